@@ -1,0 +1,108 @@
+"""The errors of dicomdask, and the codes that say what became of an input.
+
+Every error is one sentence that says what, where, what was wanted and what to do.
+No message ever holds the value of a DICOM element: messages reach logs, receipts and
+tables, and those may be read by people who must not know the patient.
+"""
+
+from typing import Final
+
+CODES: Final[dict[str, str]] = {
+    # list and index
+    "empty-file": "The file has no bytes.",
+    "unreadable": "The file could not be read; check its permissions, then run again.",
+    "archive": "Archives are not opened yet; unpack it, then run again.",
+    "not-dicom": "The content is not DICOM.",
+    "bad-header": "The header is damaged: it could not be parsed up to the pixels.",
+    "missing-uid": "Patient, study, series or instance cannot be told apart: "
+    "a Study, Series, SOP Class or SOP Instance UID is missing.",
+    "dicomdir": "A DICOMDIR lists other files; it holds no pixels.",
+    "no-pixels": "The object holds no pixels (a report, a plan, a structure set, …).",
+    "filtered": "Left out by the --where filter of this run.",
+    "not-selected": "Left out by --limit or by hand from the plan.",
+    # resolve
+    "duplicate": "Another copy with the same SOP Instance UID and pixels is stored.",
+    "conflict": "Copies with the same SOP Instance UID hold different pixels; "
+    "remove the wrong one, then run again.",
+    # plan
+    "burned-in-risk": "May hold text burned into the pixels, and nothing has looked: "
+    "only monochrome CT, MR, PT and NM that are neither SECONDARY nor marked pass. "
+    "If you have looked yourself, allow the modality with --trust-pixels.",
+    "colour": "Colour and palette pixels are not stored yet.",
+    "enhanced-multiframe": "Enhanced multi-frame objects are not stored yet.",
+    "multiframe": "Multi-frame objects are not stored yet.",
+    "segmentation": "Segmentations are not stored yet.",
+    "mosaic": "Siemens mosaics are not untiled yet.",
+    "modality-lut": "A Modality LUT instead of slope and intercept is not stored yet.",
+    "float-pixels": "Floating point pixels are not stored yet.",
+    "bit-depth": "This BitsAllocated or BitsStored is not stored yet.",
+    "bad-image": "The attributes that describe the pixels are missing or contradict "
+    "each other.",
+    "bad-geometry": "Orientation, position or spacing is damaged.",
+    "too-large": "The pixels need more memory than a worker has; "
+    "give workers more with --memory.",
+    # encode
+    "no-decoder": "No installed decoder reads this transfer syntax.",
+    "truncated": "The pixel data are shorter than the header says.",
+    "bad-pixels": "The pixel data could not be decoded.",
+    "source-changed": "The file changed or vanished after it was indexed; run again.",
+    "series-incomplete": "Sources of slices that are already stored are gone, so the "
+    "series was left as it is; bring them back, then run again.",
+    # anywhere
+    "deid-failed": "The header could not be de-identified, so nothing of it was kept.",
+    "unexpected": "An unforeseen error; the sentence names its class only.",
+    "stored": "Stored.",
+}
+"""Every code an outcome can carry, with the sentence that explains it."""
+
+
+class DicomDaskError(Exception):
+    """The base of every error that dicomdask raises on purpose."""
+
+
+class SourceError(DicomDaskError, ValueError):
+    """A source cannot be listed: it does not exist, or holds no DICOM."""
+
+
+class NoDicomError(SourceError):
+    """The sources were listed, and no file of them is DICOM."""
+
+
+class StoreError(DicomDaskError, ValueError):
+    """A store or a work directory is not what it should be."""
+
+
+class CommitConflictError(StoreError):
+    """Another run made the commit first."""
+
+
+class PlanError(DicomDaskError, ValueError):
+    """A plan, a receipt or an option cannot be used."""
+
+
+class PolicyError(DicomDaskError, ValueError):
+    """A policy cannot be read, or a key is missing or too short."""
+
+
+class ReadError(DicomDaskError, OSError):
+    """An array of the dataset cannot be read: missing, damaged or cut short."""
+
+
+class InputError(DicomDaskError, ValueError):
+    """One input cannot be stored; it becomes an outcome with this code.
+
+    Parameters
+    ----------
+    code
+        One of `CODES`.
+    reason
+        A sentence without any value of an element; by default the code's own.
+    """
+
+    def __init__(self, code: str, reason: str | None = None) -> None:
+        self.code = code
+        self.reason = reason or CODES[code]
+        super().__init__(self.reason)
+
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str]]:
+        return type(self), (self.code, self.reason)

@@ -1,0 +1,201 @@
+"""The nouns: frozen values that travel between the rooms.
+
+Fields that are DICOM attributes carry the attribute's keyword in snake case; missing is
+`None`, never `""` or `-1`. `SourceFile`, `Instance`, `PlannedFrame` and `PlannedVolume`
+are identified: they live in one process and in the *work* directory only.
+"""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Final, Literal
+
+FORMAT: Final = 1
+"""The format of a dataset, a plan and a receipt; another number is refused by name."""
+
+Stage = Literal["list", "index", "resolve", "plan", "encode"]
+Kind = Literal["volume", "timeseries", "projection", "cine", "slide", "secondary"]
+Profile = Literal["slice", "balanced", "patch"]
+Irregular = Literal["split", "pad", "reject"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One listed file.
+
+    `etag` tells two states of one URL apart; `token` is empty for the first state that
+    was seen and the etag for later ones, so that a copied pile gives the same dataset.
+    """
+
+    url: str
+    size: int
+    etag: str
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One SOP Instance as read from its header (identified)."""
+
+    url: str
+    size: int
+    token: str
+    header_digest: str
+    patient_id: str | None
+    issuer_of_patient_id: str | None
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    modality: str | None
+    image_type: tuple[str, ...]
+    conversion_type: str | None
+    burned_in_annotation: str | None
+    instance_number: int | None
+    acquisition_number: int | None
+    images_in_acquisition: int | None
+    frame_of_reference_uid: str | None
+    number_of_frames: int
+    rows: int | None
+    columns: int | None
+    samples_per_pixel: int | None
+    photometric_interpretation: str | None
+    bits_allocated: int | None
+    bits_stored: int | None
+    high_bit: int | None
+    pixel_representation: int | None
+    pixel_keyword: str | None
+    pixel_spacing: tuple[float, ...]
+    imager_pixel_spacing: tuple[float, ...]
+    image_position_patient: tuple[float, ...]
+    image_orientation_patient: tuple[float, ...]
+    slice_thickness: float | None
+    spacing_between_slices: float | None
+    gantry_detector_tilt: float | None
+    convolution_kernel: tuple[str, ...]
+    echo_numbers: int | None
+    echo_time: float | None
+    repetition_time: float | None
+    inversion_time: float | None
+    flip_angle: float | None
+    diffusion_b_value: float | None
+    diffusion_gradient_orientation: tuple[float, ...]
+    temporal_position_identifier: int | None
+    acquisition_time: str | None
+    content_time: str | None
+    trigger_time: float | None
+    stack_id: str | None
+    rescale_slope: float | None
+    rescale_intercept: float | None
+    rescale_type: str | None
+    units: str | None
+    pixel_padding_value: int | None
+    pixel_padding_range_limit: int | None
+    has_modality_lut: bool
+    is_mosaic: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a frame; (0, 0) where the header does not say."""
+        return (self.rows or 0, self.columns or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one input (de-identified: holds a keyed digest of its URL)."""
+
+    source_key: str
+    outcome: Literal["stored", "duplicate", "skipped", "rejected"]
+    stage: Stage
+    code: str
+    reason: str
+    source_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How an array is cut. Shapes are in the array's own axis order."""
+
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...]
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFrame:
+    """One frame of a planned volume (identified: holds the URL of its source).
+
+    `index` is its place in the volume's leading axes: () for a single frame, (z,) for a
+    volume, (t, z) for a time series. `position` is ImagePositionPatient in mm, LPS.
+    """
+
+    url: str
+    size: int
+    token: str
+    frame: int
+    index: tuple[int, ...]
+    position: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedVolume:
+    """One volume, decided: its frames in order, its geometry and its layout.
+
+    `affine` is 4x4, row-major, in mm, LPS, from indices in axis order (empty where the
+    geometry is unknown); `spacing_mm` has one value per spatial axis in axis order.
+    """
+
+    volume_id: str
+    revision: str
+    series_key: str
+    kind: Kind
+    shape: tuple[int, ...]
+    dimensions: tuple[str, ...]
+    dtype: str
+    layout: Layout
+    affine: tuple[float, ...]
+    spacing_mm: tuple[float, ...]
+    uniform_spacing: bool
+    tilt_degrees: float
+    axis_keyword: str | None
+    axis_values: tuple[str, ...]
+    padding: tuple[int, ...]
+    n_missing: int
+    n_duplicates: int
+    warnings: tuple[str, ...]
+    frames: tuple[PlannedFrame, ...]
+
+    @property
+    def path(self) -> str:
+        """Return the array group's path below the store."""
+        return f"volumes/{self.volume_id[:2]}/{self.volume_id}/{self.revision}"
+
+    @property
+    def n_shards(self) -> int:
+        """Return how many shards the array has."""
+        pairs = zip(self.shape, self.layout.shards, strict=True)
+        return prod(-(-extent // shard) for extent, shard in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One unit of encoding: the frames that fill one shard.
+
+    `corner` is the shard's place in the grid of shards; `frames` indexes the volume's.
+    """
+
+    corner: tuple[int, ...]
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The record that a task is done; a few hundred bytes."""
+
+    task: str
+    part: str
+    n_frames: int
+    shard_bytes: int
+    raw_bytes: int
+    source_bytes: int
+    seconds: float
