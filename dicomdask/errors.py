@@ -39,6 +39,13 @@ CODES: Final[dict[str, str]] = {
     "bad-image": "The attributes that describe the pixels are missing or contradict "
     "each other.",
     "bad-geometry": "Orientation, position or spacing is damaged.",
+    "missing-slices": "Slices are missing inside the series; "
+    "use --on-irregular split to store the pieces.",
+    "nonuniform-spacing": "The slices are not evenly spaced and do not fall into a few "
+    "even pieces.",
+    "not-a-volume": "The slices do not step along one line.",
+    "repeated-positions": "Several slices lie at one position, and nothing in the "
+    "header tells them apart.",
     "too-large": "The pixels need more memory than a worker has; "
     "give workers more with --memory.",
     # encode

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final, Literal
 
+import numpy as np
+
 FORMAT: Final = 1
 """The format of a dataset, a plan and a receipt; another number is refused by name."""
 
 Stage = Literal["list", "index", "resolve", "plan", "encode"]
 Kind = Literal["volume", "timeseries", "projection", "cine", "slide", "secondary"]
 Profile = Literal["slice", "balanced", "patch"]
-Irregular = Literal["split", "pad", "reject"]
+Irregular = Literal["split", "reject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,18 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user decided; the same for every run that extends one store."""
+
+    policy: str = "research"
+    options: tuple[str, ...] = ()
+    trusted_pixels: tuple[str, ...] = ()
+    profile: Profile = "balanced"
+    on_irregular: Irregular = "split"
+    where: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How an array is cut. Shapes are in the array's own axis order."""
 
@@ -135,6 +149,7 @@ class PlannedFrame:
     frame: int
     index: tuple[int, ...]
     position: tuple[float, ...]
+    source_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +182,13 @@ class PlannedVolume:
 
     @property
     def path(self) -> str:
-        """Return the array group's path below the store."""
+        """Return the path of the volume's group below the store."""
         return f"volumes/{self.volume_id[:2]}/{self.volume_id}/{self.revision}"
 
     @property
-    def n_shards(self) -> int:
-        """Return how many shards the array has."""
-        pairs = zip(self.shape, self.layout.shards, strict=True)
-        return prod(-(-extent // shard) for extent, shard in pairs)
+    def raw_bytes(self) -> int:
+        """Return the bytes of the decoded array."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +200,20 @@ class Task:
 
     corner: tuple[int, ...]
     frames: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found out about an instance after its header was read (identified).
+
+    The plan leaves the instance out and gives it this outcome.
+    """
+
+    url: str
+    token: str
+    stage: Stage
+    code: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

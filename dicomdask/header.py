@@ -1,0 +1,564 @@
+"""Read a header into an `Instance`: strict about structure, lenient about values.
+
+The header is walked element by element, by a parser of our own (PS3.5 section 7) that
+keeps some fifty values and skips the rest; it stops in front of the pixels. Nothing of
+a file ever enters a message.
+"""
+
+import hashlib
+import io
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from math import isfinite, nan
+from typing import Any, BinaryIO, Final, NamedTuple
+
+import pydicom
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.errors import InvalidDicomError
+
+from dicomdask.errors import InputError
+from dicomdask.model import Instance, SourceFile
+
+MAX_HEADER_BYTES: Final = 1 << 28
+"""A longer header is refused; the pixels are not part of it."""
+MAX_INFLATED_BYTES: Final = 1 << 30
+"""A deflated data set that inflates to more is refused."""
+
+_BLOCK: Final = 1 << 15
+_UNDEFINED: Final = 0xFFFFFFFF
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_PIXELS: Final = {
+    0x7FE00008: "FloatPixelData",
+    0x7FE00009: "DoubleFloatPixelData",
+    0x7FE00010: "PixelData",
+}
+_META_CLASS, _META_SYNTAX = 0x00020002, 0x00020010
+_CHARACTER_SET, _DIRECTORY = 0x00080005, 0x00041220
+_MODALITY_LUT, _SPECTRUM = 0x00283000, 0x56000020
+_DICOMDIR_CLASS: Final = "1.2.840.10008.1.3.10"
+_IMPLICIT: Final = "1.2.840.10008.1.2"
+_EXPLICIT: Final = "1.2.840.10008.1.2.1"
+_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
+# PS3.5 sections A.5, A.7 and A.11: the data set itself is deflated.
+_DEFLATED: Final = {
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.4.95",
+    "1.2.840.10008.1.2.4.205",
+}
+# PS3.5 section 7.1.2: two reserved bytes, then four bytes of length.
+_LONG_VRS: Final = frozenset(
+    (
+        *(b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ"),
+        *(b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"),
+    )
+)
+_BINARY: Final = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
+_HEADS: Final = {"<": struct.Struct("<HH2sH"), ">": struct.Struct(">HH2sH")}
+_LENGTHS: Final = {"<": struct.Struct("<I"), ">": struct.Struct(">I")}
+_UID: Final = re.compile(r"[0-2](\.\d+)+")
+# Not 1,234: that may as well be a thousand.
+_DECIMAL_COMMA: Final = re.compile(r"[+-]?(0?,\d+|\d+,(\d{1,2}|\d{4,}))")
+_ARCHIVES: Final = (
+    *(b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"BZh"),
+    *(b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"Rar!\x1a\x07"),
+)
+_HOSTILE: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError),
+    *(OSError, RuntimeError, TypeError, ValueError, struct.error, zlib.error),
+    InvalidDicomError,
+)
+
+_UIDS: Final = (
+    *("study_instance_uid", "series_instance_uid"),
+    *("sop_instance_uid", "sop_class_uid"),
+)
+_TEXT: Final = (
+    *("modality", "conversion_type", "burned_in_annotation", "frame_of_reference_uid"),
+    *("photometric_interpretation", "acquisition_time", "content_time", "stack_id"),
+    *("rescale_type", "units"),
+)
+_WHOLE_TEXT: Final = ("patient_id", "issuer_of_patient_id")
+_TEXTS: Final = ("image_type", "convolution_kernel")
+_INTEGER: Final = (
+    *("instance_number", "acquisition_number", "images_in_acquisition", "rows"),
+    *("columns", "samples_per_pixel", "bits_allocated", "bits_stored", "high_bit"),
+    *("pixel_representation", "echo_numbers", "temporal_position_identifier"),
+)
+_PADDING: Final = ("pixel_padding_value", "pixel_padding_range_limit")
+_NUMBER: Final = (
+    *("slice_thickness", "spacing_between_slices", "gantry_detector_tilt"),
+    *("echo_time", "repetition_time", "inversion_time", "flip_angle", "trigger_time"),
+    *("diffusion_b_value", "rescale_slope", "rescale_intercept"),
+)
+_NUMBERS: Final = (
+    *("pixel_spacing", "imager_pixel_spacing", "image_position_patient"),
+    *("image_orientation_patient", "diffusion_gradient_orientation"),
+)
+
+
+def _tag(field: str) -> int:
+    """Return the tag of a field, which is its keyword in snake case."""
+    upper = {"id", "uid", "sop"}
+    words = field.split("_")
+    keyword = "".join(w.upper() if w in upper else w.capitalize() for w in words)
+    tag = tag_for_keyword(keyword)
+    if tag is None:
+        raise KeyError(f"{keyword} is no keyword of PS3.6")
+    return tag
+
+
+_FIELDS: Final = (
+    *(*_UIDS, *_TEXT, *_WHOLE_TEXT, *_TEXTS, *_INTEGER, *_PADDING, *_NUMBER),
+    *(*_NUMBERS, "number_of_frames"),
+)
+_TAGS: Final = {field: _tag(field) for field in _FIELDS}
+_VRS: Final = {field: dictionary_VR(tag)[:2] for field, tag in _TAGS.items()}
+_WANTED: Final = frozenset(
+    (
+        *(*_TAGS.values(), _META_CLASS, _META_SYNTAX, _CHARACTER_SET),
+        *(_DIRECTORY, _MODALITY_LUT, _SPECTRUM),
+    )
+)
+
+
+class _Syntax(NamedTuple):
+    """How elements are written: the byte order, and without a VR or with one."""
+
+    endian: str
+    implicit: bool
+
+
+class _Element(NamedTuple):
+    """An element: its VR where the file tells, and where its value lies."""
+
+    tag: int
+    vr: bytes | None
+    start: int
+    length: int
+
+
+class _Prefix:
+    """The bytes of a file from its start, read as far as they were needed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.data = bytearray()
+        self._file = file
+        self._read: Callable[[], bytes] = partial(file.read, _BLOCK)
+
+    def reach(self, stop: int) -> bool:
+        """Read up to `stop`; return whether the file is that long."""
+        if stop > MAX_HEADER_BYTES:
+            raise InputError("too-large", "The header is larger than 256 MiB.")
+        while len(self.data) < stop:
+            block = self._read()
+            if not block:
+                return False
+            self.data += block
+        return True
+
+    def need(self, stop: int) -> None:
+        """Read up to `stop`, or refuse a file that ends before."""
+        if len(self.data) < stop and not self.reach(stop):
+            raise InputError("bad-header")
+
+    def inflate(self, start: int) -> None:
+        """Let what follows `start` be what it inflates to."""
+        del self.data[start:]
+        self._read = partial(next, _inflated(self._file, start), b"")
+
+
+class _Header:
+    """The wanted elements of a header, and their values."""
+
+    def __init__(self, prefix: _Prefix) -> None:
+        self.elements: dict[int, _Element] = {}
+        self.endian = "<"
+        self.prefix = prefix
+
+    def raw(self, tag: int) -> bytes | None:
+        """Return the bytes of a value; `None` where it is absent."""
+        element = self.elements.get(tag)
+        if element is None or element.length == _UNDEFINED:
+            return None
+        return bytes(self.prefix.data[element.start : element.start + element.length])
+
+    def whole_text(self, tag: int) -> str | None:
+        """Return a text, with all its values; `None` where it is empty."""
+        return self._decode(self.raw(tag) or b"").strip(" \0") or None
+
+    def texts(self, tag: int) -> tuple[str, ...]:
+        """Return the values of a text."""
+        text = self.whole_text(tag)
+        return tuple(part.strip(" \0") for part in text.split("\\")) if text else ()
+
+    def text(self, tag: int) -> str | None:
+        """Return the first value of a text; `None` where it is empty."""
+        text = self.whole_text(tag)
+        return (text.partition("\\")[0].strip(" \0") or None) if text else None
+
+    def numbers(self, field: str) -> tuple[float, ...]:
+        """Return the values of a number; those that cannot be read are NaN."""
+        tag = _TAGS[field]
+        raw = self.raw(tag)
+        if raw is None:
+            return ()
+        vr = (self.elements[tag].vr or b"UN").decode("latin-1")
+        code = _BINARY.get(_VRS[field] if vr in {"UN", "OB", "OW"} else vr)
+        if code is None:
+            return tuple(_number(part) for part in self.texts(tag))
+        n = len(raw) // struct.calcsize(code)
+        return struct.unpack_from(f"{self.endian}{n}{code}", raw)
+
+    def number(self, field: str) -> float | None:
+        """Return the first value of a number; `None` where it is empty."""
+        numbers = self.numbers(field)
+        return float(numbers[0]) if numbers else None
+
+    def integer(self, field: str) -> int | None:
+        """Return a whole number of up to 32 bits; `None` where there is none."""
+        numbers = self.numbers(field)
+        if not numbers or not isfinite(numbers[0]) or numbers[0] % 1:
+            return None
+        return int(numbers[0]) if -(2**31) <= numbers[0] < 2**32 else None
+
+    def padding(self, field: str) -> int | None:
+        """Return a pixel value in the sign that the pixels have.
+
+        PS3.3 section C.7.5.1.1.2. Writers in explicit VR confuse US and SS.
+        """
+        value = self.integer(field)
+        if value is None or not -(2**15) <= value < 2**16:
+            return value
+        signed = self.integer("pixel_representation") == 1
+        return (value + 2**15) % 2**16 - 2**15 if signed else value % 2**16
+
+    def n_frames(self) -> int:
+        """Return the number of frames; 1 where the header does not say."""
+        n = self.integer("number_of_frames")
+        if n is None and self.numbers("number_of_frames"):
+            raise InputError("bad-header")
+        return n or 1
+
+    def has_items(self, tag: int) -> bool:
+        """Tell whether a sequence has an item."""
+        element = self.elements.get(tag)
+        if element is None or element.length < 8:
+            return False
+        code = f"{self.endian}HH"
+        return struct.unpack_from(code, self.prefix.data, element.start) == (
+            _ITEM >> 16,
+            _ITEM & 0xFFFF,
+        )
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of an `Instance` that are attributes."""
+        values: dict[str, Any] = {f: self.text(_TAGS[f]) for f in (*_UIDS, *_TEXT)}
+        values |= {f: self.whole_text(_TAGS[f]) for f in _WHOLE_TEXT}
+        values |= {f: self.texts(_TAGS[f]) for f in _TEXTS}
+        values |= {f: self.integer(f) for f in _INTEGER}
+        values |= {f: self.padding(f) for f in _PADDING}
+        values |= {f: self.number(f) for f in _NUMBER}
+        return values | {f: tuple(map(float, self.numbers(f))) for f in _NUMBERS}
+
+    def _decode(self, raw: bytes) -> str:
+        if raw.isascii() and b"\x1b" not in raw:
+            return raw.decode("ascii")
+        terms = (self.raw(_CHARACTER_SET) or b"").decode("latin-1").strip(" \0")
+        try:
+            encodings = convert_encodings(terms.split("\\"))
+            return decode_bytes(raw, encodings, {0x5C})
+        except (LookupError, ValueError, Warning):
+            return raw.decode("latin-1")
+
+
+def read_instance(file: BinaryIO, source: SourceFile) -> Instance:
+    r"""Read a header, up to the pixels, into an `Instance`.
+
+    Values are read leniently. An absent or empty one is `None` or ``()``; of several
+    where one is wanted the first counts (`patient_id` and its issuer keep them all,
+    with ``\``); a number that cannot be read is NaN, or `None` for a whole number.
+    `header_digest` is that of all bytes in front of the pixels, inflated ones where
+    they were deflated.
+
+    Parameters
+    ----------
+    file
+        A seekable stream over the object; only the header is read.
+    source
+        Where it comes from.
+
+    Raises
+    ------
+    InputError
+        With the code ``empty-file``, ``archive``, ``not-dicom``, ``bad-header``,
+        ``too-large``, ``dicomdir``, ``no-pixels`` or ``missing-uid``.
+    """
+    file.seek(0)
+    header = _Header(_Prefix(file))
+    start = _dataset_start(header.prefix)
+    syntax, keyword, stop = _try_parse(header, start)
+    values = header.values()
+    _refuse_without_pixels(header, values, keyword)
+    if not all(values[field] for field in _UIDS):
+        raise InputError("missing-uid")
+    return Instance(
+        url=source.url,
+        size=source.size,
+        token=source.token,
+        header_digest=_digest(header.prefix.data, stop),
+        transfer_syntax_uid=syntax,
+        number_of_frames=header.n_frames(),
+        pixel_keyword=keyword,
+        has_modality_lut=header.has_items(_MODALITY_LUT),
+        is_mosaic="MOSAIC" in values["image_type"],
+        **values,
+    )
+
+
+def read_dataset(
+    data: bytes, *, limit: int = MAX_INFLATED_BYTES
+) -> pydicom.dataset.FileDataset:
+    """Read a whole file that `read_instance` accepted, pixels and all.
+
+    A missing Transfer Syntax UID is set to the one that the elements are written in.
+
+    Parameters
+    ----------
+    data
+        The bytes of the file.
+    limit
+        The most bytes a deflated data set may inflate to.
+
+    Raises
+    ------
+    InputError
+        With the code ``empty-file``, ``archive``, ``not-dicom``, ``bad-header``,
+        ``truncated`` or ``too-large``.
+    """
+    try:
+        _refuse_bomb(data, limit)
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+        # pydicom leaves out everything where compressed pixels lack their end.
+        if len(dataset) == 0:
+            raise InputError("truncated")
+        if not dataset.file_meta.get("TransferSyntaxUID"):
+            implicit, little = dataset.original_encoding
+            explicit = _EXPLICIT if little else _BIG_ENDIAN
+            uid = pydicom.uid.UID(_IMPLICIT if implicit else explicit)
+            dataset.file_meta.TransferSyntaxUID = uid
+    except InputError:
+        raise
+    except _HOSTILE:
+        raise InputError("bad-header") from None
+    return dataset
+
+
+def _refuse_bomb(data: bytes, limit: int) -> None:
+    """Refuse a data set that inflates to more than `limit` bytes."""
+    file = io.BytesIO(data)
+    header = _Header(_Prefix(file))
+    start = _walk_meta(header, _dataset_start(header.prefix))
+    if header.text(_META_SYNTAX) in _DEFLATED:
+        n = 0
+        for block in _inflated(file, start):
+            n += len(block)
+            if n > limit:
+                raise InputError("too-large", "The inflated data set is too large.")
+
+
+def _inflated(file: BinaryIO, start: int) -> Iterator[bytes]:
+    """Yield what follows `start` inflated, 1 MiB at most at once."""
+    file.seek(start)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    while not inflater.eof and (
+        packed := inflater.unconsumed_tail or file.read(_BLOCK)
+    ):
+        block = inflater.decompress(packed, 1 << 20)
+        if block:
+            yield block
+
+
+def _dataset_start(prefix: _Prefix) -> int:
+    """Return where the first element is; refuse what cannot be DICOM."""
+    if not prefix.reach(1):
+        raise InputError("empty-file")
+    # PS3.10 section 7.1: the preamble may be another format's start, so DICM wins.
+    if prefix.reach(132) and prefix.data[128:132] == b"DICM":
+        return 132
+    prefix.reach(512)
+    if _is_nifti(prefix.data):
+        raise InputError("not-dicom")
+    if prefix.data.startswith(_ARCHIVES) or prefix.data[257:262] == b"ustar":
+        raise InputError("archive")
+    if not _starts_plausibly(prefix.data):
+        raise InputError("not-dicom")
+    return 0
+
+
+def _is_nifti(data: bytearray) -> bool:
+    """Tell a gzipped NIfTI, which is no archive of DICOM, by the magic inside."""
+    if not data.startswith(b"\x1f\x8b"):
+        return False
+    try:
+        head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, 512)
+    except zlib.error:
+        return False
+    return head[344:348] in {b"n+1\0", b"ni1\0"} or head[4:7] == b"n+2"
+
+
+def _starts_plausibly(data: bytearray) -> bool:
+    """Tell whether a file without preamble may start with an element of ours."""
+    if len(data) < 8:
+        return False
+    little, big = struct.unpack_from("<H", data)[0], struct.unpack_from(">H", data)[0]
+    if not _is_implicit(data, 0):
+        return little in {2, 8} or big == 8
+    return bool(little == 8 and struct.unpack_from("<I", data, 4)[0] < 1 << 16)
+
+
+def _try_parse(header: _Header, start: int) -> tuple[str, str | None, int]:
+    """Parse; refuse what is damaged, and what has no preamble and no SOP class."""
+    failure = None
+    try:
+        result = _parse(header, start)
+    except InputError as error:
+        failure = error
+    except (ValueError, struct.error, zlib.error):
+        failure = InputError("bad-header")
+    uid = header.text(_TAGS["sop_class_uid"])
+    if start == 0 and (uid is None or not _UID.fullmatch(uid)):
+        raise InputError("not-dicom")
+    if failure is not None:
+        raise InputError(failure.code, failure.reason)
+    return result
+
+
+def _refuse_without_pixels(
+    header: _Header, values: dict[str, Any], keyword: str | None
+) -> None:
+    """Refuse a DICOMDIR, and an object that is no image."""
+    meta_class = header.text(_META_CLASS)
+    if meta_class == _DICOMDIR_CLASS or _DIRECTORY in header.elements:
+        raise InputError("dicomdir")
+    if keyword or (values["rows"] and _SPECTRUM not in header.elements):
+        return
+    # An image that ends before its pixels is damaged, not an object without them.
+    uid = values["sop_class_uid"] or meta_class
+    name = (
+        pydicom.uid.UID(uid, validation_mode=pydicom.config.IGNORE).name if uid else ""
+    )
+    is_other = bool(uid) and "Image Storage" not in name
+    raise InputError("no-pixels" if is_other else "bad-header")
+
+
+def _parse(header: _Header, start: int) -> tuple[str, str | None, int]:
+    """Read the elements; return transfer syntax, pixel keyword and where it stopped."""
+    prefix = header.prefix
+    start = _walk_meta(header, start)
+    uid = header.text(_META_SYNTAX)
+    if uid in _DEFLATED:
+        prefix.inflate(start)
+    prefix.reach(start + 8)
+    uid = uid or _guess_syntax(prefix.data, start)
+    header.endian = ">" if uid == _BIG_ENDIAN else "<"
+    syntax = _Syntax(header.endian, _is_implicit(prefix.data, start))
+    for element in _elements(prefix, start, syntax):
+        if element.tag in _PIXELS:
+            return uid, _PIXELS[element.tag], element.start
+        if element.tag in _WANTED:
+            header.elements[element.tag] = element
+    return uid, None, len(prefix.data)
+
+
+def _walk_meta(header: _Header, start: int) -> int:
+    """Read group 0002 (PS3.10 section 7.1); return where the data set starts."""
+    position = start
+    for element in _elements(header.prefix, start, _Syntax("<", implicit=False)):
+        if element.tag >> 16 != 2 or element.length == _UNDEFINED:
+            break
+        position = element.start + element.length
+        header.prefix.need(position)
+        header.elements[element.tag] = element
+    return position
+
+
+def _guess_syntax(data: bytearray, start: int) -> str:
+    """Return the transfer syntax that the first element is written in."""
+    if _is_implicit(data, start):
+        return _IMPLICIT
+    # 0008 in the other byte order is 0800; no file starts with so high a group.
+    return _BIG_ENDIAN if data[start : start + 1] == b"\0" else _EXPLICIT
+
+
+def _is_implicit(data: bytearray, position: int) -> bool:
+    """Tell whether an element has no VR; what the file says of it may be wrong."""
+    vr = data[position + 4 : position + 6]
+    return not (vr.isalpha() and vr.isupper())
+
+
+def _elements(prefix: _Prefix, position: int, syntax: _Syntax) -> Iterator[_Element]:
+    """Yield the elements of the top level; the value is read when the next one is."""
+    while prefix.reach(position + 8):
+        element = _element(prefix, position, syntax)
+        yield element
+        if element.length == _UNDEFINED:
+            position = _skip(prefix, element.start, syntax)
+        else:
+            position = element.start + element.length
+            prefix.need(position)
+
+
+def _element(prefix: _Prefix, position: int, syntax: _Syntax) -> _Element:
+    """Read tag, VR and length of an element (PS3.5 section 7.1)."""
+    group, number, vr, length = _HEADS[syntax.endian].unpack_from(prefix.data, position)
+    tag = group << 16 | number
+    if syntax.implicit or not b"AA" <= vr <= b"ZZ":
+        (length,) = _LENGTHS[syntax.endian].unpack_from(prefix.data, position + 4)
+        return _Element(tag, None, position + 8, length)
+    if vr not in _LONG_VRS:
+        return _Element(tag, vr, position + 8, length)
+    prefix.need(position + 12)
+    (length,) = _LENGTHS[syntax.endian].unpack_from(prefix.data, position + 8)
+    return _Element(tag, vr, position + 12, length)
+
+
+def _skip(prefix: _Prefix, position: int, syntax: _Syntax) -> int:
+    """Return where a value of undefined length ends (PS3.5 section 7.5).
+
+    Sequences and items nest like brackets, so their depth needs no recursion; for each
+    open one it is kept whether its elements are implicit (PS3.5 section 6.2.2).
+    """
+    open_ = [syntax.implicit]
+    while open_:
+        prefix.need(position + 8)
+        element = _element(prefix, position, _Syntax(syntax.endian, open_[-1]))
+        position = element.start
+        if element.tag in {_ITEM_END, _SEQUENCE_END}:
+            open_.pop()
+        elif element.length != _UNDEFINED:
+            position += element.length
+        else:
+            prefix.reach(position + 8)
+            is_item = element.tag == _ITEM
+            implicit = is_item and _is_implicit(prefix.data, position)
+            open_.append(open_[-1] or implicit)
+    return position
+
+
+def _number(text: str) -> float:
+    """Read a number, also one with a decimal comma; NaN where that fails."""
+    if _DECIMAL_COMMA.fullmatch(text):
+        text = text.replace(",", ".")
+    try:
+        return float(text)
+    except ValueError:
+        return nan
+
+
+def _digest(data: bytearray, stop: int) -> str:
+    """Return the hex BLAKE2b-128 of the first `stop` bytes."""
+    return hashlib.blake2b(memoryview(data)[:stop], digest_size=16).hexdigest()

@@ -1,0 +1,251 @@
+"""The only room with Dask: it wires bags and runs them, and decides nothing.
+
+Put as little here as possible. Each bag is a plain map of a function from `tasks` over
+names of parts in the work directory: no pixels, no headers and no keys travel through
+the graph, and its keys name functions and numbers only.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import dask
+import dask.bag as db
+import dask.dataframe as dd
+import distributed
+from dask.system import CPU_COUNT
+from dask.utils import parse_bytes
+
+from dicomdask import storage, tables
+from dicomdask.errors import PlanError
+from dicomdask.model import Instance
+from dicomdask.tasks import encode, index, planning, resolve
+
+FILES_PER_PARTITION: Final = 256
+LOCAL_SCHEDULERS: Final = ("synchronous", "threads", "processes")
+
+
+# --- wiring -------------------------------------------------------------------
+
+
+def index_bag(parts: Sequence[str], *, work_url: str) -> db.Bag:
+    """Return a lazy bag of counts, one manifest part a partition."""
+    return _over(parts).map(index.index_part, work_url=work_url)
+
+
+def resolve_bag(groups: Sequence[int], *, work_url: str) -> db.Bag:
+    """Return a lazy bag of counts, one batch of repeated instances a partition."""
+    return _over(groups).map(resolve.resolve_batch, work_url=work_url)
+
+
+def plan_bag(buckets: Sequence[str], *, work_url: str) -> db.Bag:
+    """Return a lazy bag of counts, one bucket of the index a partition."""
+    return _over(buckets).map(planning.plan_bucket, work_url=work_url)
+
+
+def encode_bag(batches: Sequence[tuple[str, int, int]], *, work_url: str) -> db.Bag:
+    """Return a lazy bag of counts, one batch of (plan part, start, stop) a partition."""
+    return _over(batches).map(encode.encode_batch, work_url=work_url)
+
+
+def _over(elements: Sequence[Any]) -> db.Bag:
+    return db.from_sequence(list(elements), npartitions=max(1, len(elements)))
+
+
+def index_sources(sources: str | Sequence[str]) -> db.Bag:
+    """Return a lazy bag of the instances of some sources, for trusted pipelines.
+
+    The sources are listed now; no file is opened before the bag is computed. Inputs
+    that are no instances are left out: `dicomdask.convert` accounts for them.
+
+    Parameters
+    ----------
+    sources
+        Files, folders or glob patterns.
+
+    Returns
+    -------
+    dask.bag.Bag
+        Of `dicomdask.model.Instance`: identified values, keep them private.
+
+    Raises
+    ------
+    SourceError
+        If a source does not exist.
+    """
+    names = [sources] if isinstance(sources, str) else list(sources)
+    files = index.list_sources(names, exclude=())
+    n_partitions = max(1, -(-len(files) // FILES_PER_PARTITION))
+    return db.from_sequence(files, npartitions=n_partitions).map_partitions(
+        index.read_instances
+    )
+
+
+def index_dataframe(work: str) -> dd.DataFrame:
+    """Return a lazy dataframe over the index of a work directory (identified).
+
+    Parameters
+    ----------
+    work
+        The work directory that `dicomdask index` or `convert` filled.
+
+    Returns
+    -------
+    dask.dataframe.DataFrame
+        One row an instance, one typed column a field of `dicomdask.model.Instance`.
+    """
+    url = storage.join(storage.require_local(work), "index")
+    buckets = storage.list_names(url)
+    paths = [
+        storage.join(url, bucket, name)
+        for bucket in buckets
+        for name in storage.list_names(storage.join(url, bucket))
+    ]
+    if not paths:
+        raise PlanError(f"{work} has no index; run `dicomdask index` first")
+    meta = tables.empty_frame(Instance)
+    return dd.from_map(tables.read_frame, paths, meta=meta)
+
+
+# --- running ------------------------------------------------------------------
+
+
+class Runner:
+    """Computes bags with one scheduler, and yields results as they finish.
+
+    Parameters
+    ----------
+    scheduler
+        `synchronous`, `threads` or `processes`; or a `distributed.Client`.
+    """
+
+    def __init__(self, scheduler: "str | distributed.Client") -> None:
+        self._scheduler = scheduler
+
+    @property
+    def n_workers(self) -> int:
+        """Return how many tasks run at once."""
+        if isinstance(self._scheduler, str):
+            return 1 if self._scheduler == "synchronous" else int(CPU_COUNT)
+        return max(1, sum(self._scheduler.nthreads().values()))
+
+    @property
+    def task_memory(self) -> int | None:
+        """Return the bytes that one task may take now; None where nothing limits it."""
+        if isinstance(self._scheduler, str):
+            return distributed.system.MEMORY_LIMIT // self.n_workers
+        workers = self._scheduler.scheduler_info(n_workers=-1)["workers"].values()
+        limits = [
+            worker["memory_limit"] // worker["nthreads"]
+            for worker in workers
+            if worker["memory_limit"]
+        ]
+        return min(limits, default=None)
+
+    def run(self, bag: db.Bag) -> Iterator[Any]:
+        """Compute a bag; yield the elements of each partition when it is done."""
+        if isinstance(self._scheduler, str):
+            return self._run_locally(bag)
+        return self._run_distributed(bag, self._scheduler)
+
+    def _run_locally(self, bag: db.Bag) -> Iterator[Any]:
+        parts = bag.to_delayed()
+        step = 1 if self._scheduler == "synchronous" else 4 * self.n_workers
+        for start in range(0, len(parts), step):
+            some = parts[start : start + step]
+            for result in dask.compute(*some, scheduler=self._scheduler):
+                yield from result
+
+    @staticmethod
+    def _run_distributed(bag: db.Bag, client: distributed.Client) -> Iterator[Any]:
+        futures = client.compute(bag.to_delayed())
+        for batch in distributed.as_completed(futures, with_results=True).batches():
+            for future, result in batch:
+                yield from result
+                future.release()
+
+
+@contextmanager
+def open_runner(
+    scheduler: str | None = None, *, memory: str | None = None
+) -> Iterator[Runner]:
+    """Open the scheduler that a name stands for, and close what was started.
+
+    Parameters
+    ----------
+    scheduler
+        None: the current client, else a local cluster fitted to the machine.
+        `synchronous`, `threads`, `processes`: in or from this process. Otherwise the
+        address (`tcp://…`) or the scheduler file of a running cluster.
+    memory
+        What one worker of a local cluster may take, such as `4GiB`.
+
+    Raises
+    ------
+    PlanError
+        If the cluster cannot be reached or `memory` is not a size.
+    """
+    if scheduler in LOCAL_SCHEDULERS:
+        yield Runner(str(scheduler))
+        return
+    if scheduler is None:
+        current = _current_client()
+        if current is not None:
+            yield Runner(current)
+            return
+        with _local_cluster(memory) as client:
+            yield Runner(client)
+        return
+    with _connect(scheduler) as client:
+        yield Runner(client)
+
+
+def _current_client() -> distributed.Client | None:
+    try:
+        return distributed.get_client()
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _local_cluster(memory: str | None) -> Iterator[distributed.Client]:
+    """Start one worker process with one thread for each core."""
+    limit: Any = parse_memory(memory) if memory else "auto"
+    with (
+        dask.config.set({"distributed.worker.daemon": True}),
+        distributed.LocalCluster(
+            n_workers=CPU_COUNT,
+            threads_per_worker=1,
+            memory_limit=limit,
+            dashboard_address=None,
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def parse_memory(text: str) -> int:
+    """Return the bytes of a size such as `4GiB`; raise PlanError if it is none."""
+    try:
+        return int(parse_bytes(text))
+    except ValueError:
+        raise PlanError("--memory is not a size; write it like 4GiB") from None
+
+
+def _connect(scheduler: str) -> distributed.Client:
+    is_file = "://" not in scheduler
+    if is_file and not Path(scheduler).is_file():
+        raise PlanError(
+            f"{scheduler} is neither synchronous, threads, processes, an address such "
+            "as tcp://host:8786, nor a scheduler file"
+        )
+    try:
+        if is_file:
+            return distributed.Client(scheduler_file=scheduler, set_as_default=False)
+        return distributed.Client(scheduler, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise PlanError(
+            f"no scheduler answers at {scheduler} ({type(error).__name__}); start it, "
+            "or leave --scheduler out to run on this machine"
+        ) from None

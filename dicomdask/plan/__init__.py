@@ -1,0 +1,31 @@
+"""All work decided, as data: pure functions from instances to volumes to tasks.
+
+Nothing here reads storage, the clock or the environment. The same instances give the
+same plan, whatever their order.
+"""
+
+from dicomdask.plan.build import Plan, check_instance, filter_instances, plan_instances
+from dicomdask.plan.document import from_plain, plan_from_json, plan_to_json
+from dicomdask.plan.tasks import (
+    memory_bytes,
+    shard_raw_bytes,
+    task_digest,
+    volume_tasks,
+)
+from dicomdask.plan.volume import series_key, source_key
+
+__all__ = [
+    "Plan",
+    "check_instance",
+    "filter_instances",
+    "from_plain",
+    "memory_bytes",
+    "plan_from_json",
+    "plan_instances",
+    "plan_to_json",
+    "series_key",
+    "shard_raw_bytes",
+    "source_key",
+    "task_digest",
+    "volume_tasks",
+]

@@ -1,0 +1,168 @@
+"""From instances to a plan: every instance ends in a volume or in an outcome."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pandas as pd
+
+from dicomdask import burnedin, pixels
+from dicomdask.errors import CODES, InputError, PlanError
+from dicomdask.model import Instance, Outcome, PlannedVolume, Settings
+from dicomdask.plan.split import Refusal, split_series
+from dicomdask.plan.volume import plan_volume, series_key, source_key
+from dicomdask.pseudonym import Key
+
+ACRONYMS: Final = {"Id": "ID", "Uid": "UID"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Volumes to encode, and what became of the inputs that are in none."""
+
+    volumes: tuple[PlannedVolume, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides the plan besides the instances."""
+
+    settings: Settings
+    policy_digest: str
+    key: Key
+    duplicates: Mapping[str, int]
+
+
+def plan_instances(
+    instances: Sequence[Instance],
+    settings: Settings,
+    *,
+    policy_digest: str,
+    key: Key,
+    duplicates: Mapping[str, int] | None = None,
+) -> Plan:
+    """Plan whole series.
+
+    Parameters
+    ----------
+    instances
+        All instances of the series, in any order, each SOP Instance UID once.
+    settings, policy_digest, key
+        What decides the output.
+    duplicates
+        How many further copies each SOP Instance UID has.
+    """
+    rules = Rules(settings, policy_digest, key, duplicates or {})
+    volumes: list[PlannedVolume] = []
+    outcomes: list[Outcome] = []
+    for _, series in sorted(_group_by_series(instances, key).items()):
+        for result in _plan_series(series, rules):
+            (volumes if isinstance(result, PlannedVolume) else outcomes).append(result)  # type: ignore[arg-type]
+    volumes.sort(key=lambda volume: volume.volume_id)
+    outcomes.sort(key=lambda outcome: outcome.source_key)
+    return Plan(tuple(volumes), tuple(outcomes))
+
+
+def _group_by_series(
+    instances: Sequence[Instance], key: Key
+) -> Mapping[str, list[Instance]]:
+    groups: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        groups[series_key(instance, key)].append(instance)
+    return groups
+
+
+def _plan_series(
+    series: Sequence[Instance], rules: Rules
+) -> Iterator[PlannedVolume | Outcome]:
+    fit: list[Instance] = []
+    for instance in series:
+        try:
+            check_instance(instance, rules.settings)
+        except InputError as error:
+            yield refuse(instance, error.code, error.reason, rules.key)
+        else:
+            fit.append(instance)
+    for result in split_series(fit, rules.settings.on_irregular):
+        if isinstance(result, Refusal):
+            yield from _refuse_all(result, rules.key)
+            continue
+        try:
+            yield plan_volume(
+                result,
+                rules.settings,
+                policy_digest=rules.policy_digest,
+                key=rules.key,
+                duplicates=rules.duplicates,
+            )
+        except InputError as error:
+            refusal = Refusal(result.instances, error.code, error.reason)
+            yield from _refuse_all(refusal, rules.key)
+
+
+def check_instance(instance: Instance, settings: Settings) -> None:
+    """Raise InputError for what may not or cannot be stored, by its header alone."""
+    may_pass = settings.policy == "none" or burnedin.passes_without_look(
+        instance, settings.trusted_pixels
+    )
+    pixels.check_pixels(instance)
+    if not may_pass:
+        raise InputError("burned-in-risk")
+
+
+def _refuse_all(refusal: Refusal, key: Key) -> Iterator[Outcome]:
+    for instance in refusal.instances:
+        yield refuse(instance, refusal.code, refusal.reason, key)
+
+
+def refuse(
+    instance: Instance, code: str, reason: str | None, key: Key
+) -> Outcome:
+    """Return the outcome of an instance that the plan rejects."""
+    return Outcome(
+        source_key=source_key(instance.url, key),
+        outcome="rejected",
+        stage="plan",
+        code=code,
+        reason=reason or CODES[code],
+        source_bytes=instance.size,
+    )
+
+
+def filter_instances(
+    instances: Sequence[Instance], where: str
+) -> tuple[list[Instance], list[Instance]]:
+    """Return the instances for which an expression holds, and the others.
+
+    Parameters
+    ----------
+    where
+        An expression as `pandas.DataFrame.query` takes it, over DICOM keywords:
+        `Modality == 'CT' and SliceThickness < 3`.
+
+    Raises
+    ------
+    PlanError
+        If the expression cannot be evaluated.
+    """
+    table = pd.DataFrame([dataclasses.asdict(instance) for instance in instances])
+    table.columns = pd.Index([keyword(name) for name in table.columns])
+    try:
+        kept = set(table.query(where, engine="python").index)
+    except Exception as error:  # noqa: BLE001 - pandas raises anything here
+        raise PlanError(
+            f"--where cannot be evaluated ({type(error).__name__}); write an "
+            "expression over DICOM keywords, such as \"Modality == 'CT'\""
+        ) from None
+    chosen = [one for number, one in enumerate(instances) if number in kept]
+    others = [one for number, one in enumerate(instances) if number not in kept]
+    return chosen, others
+
+
+def keyword(name: str) -> str:
+    """Return the DICOM keyword of a field: `series_instance_uid`, SeriesInstanceUID."""
+    words = [word.capitalize() for word in name.split("_")]
+    return "".join(ACRONYMS.get(word, word) for word in words)

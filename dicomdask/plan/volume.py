@@ -1,0 +1,205 @@
+"""From a stack to a planned volume: geometry, layout, names."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from dicomdask import geometry
+from dicomdask.errors import InputError
+from dicomdask.layout import choose_layout
+from dicomdask.model import (
+    FORMAT,
+    Instance,
+    Kind,
+    PlannedFrame,
+    PlannedVolume,
+    Settings,
+)
+from dicomdask.pixels import stored_dtype
+from dicomdask.plan.split import CROSS_SECTIONAL, Stack
+from dicomdask.policy import patient_identity
+from dicomdask.pseudonym import Key
+
+
+def series_key(instance: Instance, key: Key) -> str:
+    """Return the keyed name of an instance's series, patient and study included."""
+    return key.digest(
+        "series",
+        patient_identity(
+            instance.patient_id,
+            instance.issuer_of_patient_id,
+            instance.study_instance_uid,
+        ),
+        instance.study_instance_uid,
+        instance.series_instance_uid,
+    )
+
+
+def source_key(url: str, key: Key) -> str:
+    """Return the keyed name of a source file."""
+    return key.digest("source", url)
+
+
+def plan_volume(
+    stack: Stack,
+    settings: Settings,
+    *,
+    policy_digest: str,
+    key: Key,
+    duplicates: Mapping[str, int],
+) -> PlannedVolume:
+    """Return the volume that a stack becomes.
+
+    Parameters
+    ----------
+    stack
+        Instances on a grid of (t, z).
+    settings, policy_digest, key
+        What decides the output; all of it goes into the revision.
+    duplicates
+        How many further copies each SOP Instance UID has.
+
+    Raises
+    ------
+    InputError
+        `bad-geometry` if spacing or orientation is damaged.
+    """
+    first = stack.grid[0][0]
+    axes = _leading_axes(stack)
+    shape = (*(extent for _, extent in axes), *first.shape)
+    dimensions = (*(name for name, _ in axes), "y", "x")
+    kind = _kind(stack)
+    dtype = stored_dtype(first)
+    layout = choose_layout(kind, shape, dtype, settings.profile)
+    identity = series_key(first, key)
+    volume_id = key.digest("volume", identity, *stack.split)
+    placed = _Placement.of(stack)
+    return PlannedVolume(
+        volume_id=volume_id,
+        revision=_revision(volume_id, stack, layout.__repr__(), policy_digest, key),
+        series_key=identity,
+        kind=kind,
+        shape=shape,
+        dimensions=dimensions,
+        dtype=dtype,
+        layout=layout,
+        affine=placed.affine,
+        spacing_mm=placed.spacing_mm,
+        uniform_spacing=stack.uniform,
+        tilt_degrees=placed.tilt_degrees,
+        axis_keyword=stack.axis_keyword,
+        axis_values=stack.axis_values,
+        padding=_padding(first),
+        n_missing=stack.n_missing,
+        n_duplicates=sum(duplicates.get(i.sop_instance_uid, 0) for i in stack.instances),
+        warnings=(*stack.warnings, *placed.warnings),
+        frames=_frames(stack, key),
+    )
+
+
+def _leading_axes(stack: Stack) -> list[tuple[str, int]]:
+    """Return the axes before (y, x): none, z, t or both."""
+    sizes = [("t", len(stack.grid)), ("z", len(stack.grid[0]))]
+    return [(name, extent) for name, extent in sizes if extent > 1]
+
+
+def _kind(stack: Stack) -> Kind:
+    first = stack.grid[0][0]
+    if first.modality not in CROSS_SECTIONAL:
+        return "secondary" if "SECONDARY" in first.image_type[1:2] else "projection"
+    return "timeseries" if len(stack.grid) > 1 else "volume"
+
+
+def _revision(
+    volume_id: str, stack: Stack, layout: str, policy_digest: str, key: Key
+) -> str:
+    states = [
+        f"{i.sop_instance_uid} {i.size} {i.header_digest} {i.token}"
+        for i in stack.instances
+    ]
+    grid = f"{len(stack.grid)}x{len(stack.grid[0])}"
+    return key.digest(
+        "revision",
+        str(FORMAT),
+        volume_id,
+        policy_digest,
+        layout,
+        grid,
+        *states,
+        nbytes=8,
+    )
+
+
+def _padding(instance: Instance) -> tuple[int, ...]:
+    """Return the padding value, or its range (PS3.3 C.7.5.1.1.2)."""
+    value, limit = instance.pixel_padding_value, instance.pixel_padding_range_limit
+    if value is None:
+        return ()
+    return (value,) if limit is None else (min(value, limit), max(value, limit))
+
+
+def _frames(stack: Stack, key: Key) -> tuple[PlannedFrame, ...]:
+    n_t, n_z = len(stack.grid), len(stack.grid[0])
+    return tuple(
+        PlannedFrame(
+            url=instance.url,
+            size=instance.size,
+            token=instance.token,
+            frame=0,
+            index=(*((t,) if n_t > 1 else ()), *((z,) if n_z > 1 else ())),
+            position=instance.image_position_patient,
+            source_key=source_key(instance.url, key),
+        )
+        for t, row in enumerate(stack.grid)
+        for z, instance in enumerate(row)
+    )
+
+
+class _Placement:
+    """Affine (16 values), spacing and tilt of a stack; empty where unknown."""
+
+    def __init__(self) -> None:
+        self.affine: tuple[float, ...] = ()
+        self.spacing_mm: tuple[float, ...] = ()
+        self.tilt_degrees = 0.0
+        self.warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, stack: Stack) -> "_Placement":
+        placement, first = cls(), stack.grid[0][0]
+        in_plane = _pixel_spacing(first)
+        if not stack.placed or len(in_plane) != 2:
+            placement.spacing_mm = in_plane
+            placement.warnings = () if in_plane else ("no-pixel-spacing",)
+            return placement
+        placement._place(stack, in_plane)
+        return placement
+
+    def _place(self, stack: Stack, in_plane: tuple[float, ...]) -> None:
+        slices = stack.grid[0]
+        cosines = slices[0].image_orientation_patient
+        positions = np.array([item.image_position_patient for item in slices])
+        matrix = geometry.affine(positions, cosines, in_plane)
+        self.affine = tuple(matrix.ravel().tolist())
+        self.spacing_mm = in_plane
+        if geometry.parse_orientation(cosines)[2] > geometry.COSINE_WARN:
+            self.warnings = ("orientation-off",)
+        if len(slices) < 2:
+            return
+        normal = geometry.slice_normal(cosines)
+        distances = geometry.project(positions, normal)
+        self.spacing_mm = (geometry.slice_spacing(distances), *in_plane)
+        self.tilt_degrees = geometry.tilt_degrees(positions, cosines)
+        if self.tilt_degrees:
+            self.warnings = (*self.warnings, "tilt")
+
+
+def _pixel_spacing(instance: Instance) -> tuple[float, ...]:
+    spacing = instance.pixel_spacing
+    if instance.modality not in CROSS_SECTIONAL:
+        spacing = spacing or instance.imager_pixel_spacing
+    if not spacing:
+        return ()
+    if len(spacing) != 2 or not all(np.isfinite(spacing)) or min(spacing) <= 0:
+        raise InputError("bad-geometry", "PixelSpacing is not two positive numbers.")
+    return spacing

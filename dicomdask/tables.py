@@ -1,0 +1,305 @@
+"""Rows to Parquet and back: the only room that knows Arrow. Pure: bytes in, bytes out."""
+
+import dataclasses
+import types
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dicomdask.errors import ReadError
+
+Row = TypeVar("Row")
+Table = pa.Table
+
+_TEXTS = pa.list_(pa.string())
+_NUMBERS = pa.list_(pa.float64())
+_COUNTS = pa.list_(pa.int64())
+
+STATISTICS: Final = pa.struct(
+    {
+        "n_values": pa.int64(),
+        "n_padding": pa.int64(),
+        "min": pa.float64(),
+        "max": pa.float64(),
+        "mean": pa.float64(),
+        "std": pa.float64(),
+        "percentile_levels": _NUMBERS,
+        "percentiles": _NUMBERS,
+        "histogram": _COUNTS,
+        "histogram_edges": _NUMBERS,
+        "nonzero_fraction": pa.float64(),
+    }
+)
+"""Statistics of the stored values of a volume, padding left out."""
+
+VOLUME_ATTRIBUTES: Final[dict[str, pa.DataType]] = {
+    "PatientID": pa.string(),
+    "PatientSex": pa.string(),
+    "PatientAge": pa.string(),
+    "StudyInstanceUID": pa.string(),
+    "SeriesInstanceUID": pa.string(),
+    "FrameOfReferenceUID": pa.string(),
+    "AccessionNumber": pa.string(),
+    "StudyDate": pa.string(),
+    "SeriesDate": pa.string(),
+    "AcquisitionDate": pa.string(),
+    "Modality": pa.string(),
+    "Manufacturer": pa.string(),
+    "ManufacturerModelName": pa.string(),
+    "BodyPartExamined": pa.string(),
+    "Laterality": pa.string(),
+    "ViewPosition": pa.string(),
+    "PatientPosition": pa.string(),
+    "ImageType": _TEXTS,
+    "SOPClassUID": pa.string(),
+    "PhotometricInterpretation": pa.string(),
+    "BitsStored": pa.int64(),
+    "PixelSpacing": _NUMBERS,
+    "ImagerPixelSpacing": _NUMBERS,
+    "ImageOrientationPatient": _NUMBERS,
+    "SliceThickness": pa.float64(),
+    "SpacingBetweenSlices": pa.float64(),
+    "ConvolutionKernel": _TEXTS,
+    "KVP": pa.float64(),
+    "MagneticFieldStrength": pa.float64(),
+    "EchoTime": pa.float64(),
+    "RepetitionTime": pa.float64(),
+    "InversionTime": pa.float64(),
+    "FlipAngle": pa.float64(),
+    "RescaleType": pa.string(),
+    "Units": pa.string(),
+    "WindowCenter": _NUMBERS,
+    "WindowWidth": _NUMBERS,
+    "PixelPaddingValue": pa.int64(),
+    "LossyImageCompression": pa.string(),
+}
+"""The DICOM attributes that are columns of tables/volumes, where they are constant."""
+
+VOLUMES: Final = pa.schema(
+    {
+        "volume_id": pa.string(),
+        "revision": pa.string(),
+        "path": pa.string(),
+        "kind": pa.string(),
+        "shape": _COUNTS,
+        "dimensions": _TEXTS,
+        "dtype": pa.string(),
+        "chunks": _COUNTS,
+        "shards": _COUNTS,
+        "codec": pa.string(),
+        "zarr_json": pa.string(),
+        "affine": _NUMBERS,
+        "spacing_mm": _NUMBERS,
+        "units": pa.string(),
+        "slope": pa.float64(),
+        "intercept": pa.float64(),
+        "axis_keyword": pa.string(),
+        "axis_values": _TEXTS,
+        "n_frames": pa.int64(),
+        "n_missing": pa.int64(),
+        "n_duplicates": pa.int64(),
+        "tilt_degrees": pa.float64(),
+        "uniform_spacing": pa.bool_(),
+        "statistics": STATISTICS,
+        "stored_bytes": pa.int64(),
+        "raw_bytes": pa.int64(),
+        "warnings": _TEXTS,
+        "header": pa.string(),
+        "series_key": pa.string(),
+        "site_key": pa.string(),
+        "device_key": pa.string(),
+        **VOLUME_ATTRIBUTES,
+    }
+)
+
+FRAMES: Final = pa.schema(
+    {
+        "volume_id": pa.string(),
+        "revision": pa.string(),
+        "series_key": pa.string(),
+        "t": pa.int64(),
+        "z": pa.int64(),
+        "SOPInstanceUID": pa.string(),
+        "frame_number": pa.int64(),
+        "source_key": pa.string(),
+        "ImagePositionPatient": _NUMBERS,
+        "slope": pa.float64(),
+        "intercept": pa.float64(),
+    }
+)
+
+INSTANCES: Final = pa.schema(
+    {
+        "volume_id": pa.string(),
+        "revision": pa.string(),
+        "series_key": pa.string(),
+        "source_key": pa.string(),
+        "PatientID": pa.string(),
+        "StudyInstanceUID": pa.string(),
+        "SeriesInstanceUID": pa.string(),
+        "SOPInstanceUID": pa.string(),
+        "SOPClassUID": pa.string(),
+        "TransferSyntaxUID": pa.string(),
+        "InstanceNumber": pa.int64(),
+        "header": pa.string(),
+    }
+)
+
+INPUTS: Final = pa.schema(
+    {
+        "source_key": pa.string(),
+        "outcome": pa.string(),
+        "stage": pa.string(),
+        "code": pa.string(),
+        "reason": pa.string(),
+        "source_bytes": pa.int64(),
+    }
+)
+
+SCHEMAS: Final[dict[str, pa.Schema]] = {
+    "volumes": VOLUMES,
+    "frames": FRAMES,
+    "instances": INSTANCES,
+    "inputs": INPUTS,
+}
+"""The tables of a dataset."""
+
+SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "volumes": ("volume_id",),
+    "frames": ("volume_id", "t", "z"),
+    "instances": ("volume_id", "SOPInstanceUID"),
+    "inputs": ("source_key",),
+}
+
+PART: Final = pa.schema(
+    {
+        "volume": pa.struct(list(VOLUMES)),
+        "frames": pa.list_(pa.struct(list(FRAMES))),
+        "instances": pa.list_(pa.struct(list(INSTANCES))),
+        "values": _COUNTS,
+        "counts": _COUNTS,
+        "n_padding": pa.int64(),
+    }
+)
+"""What one task hands to the commit, de-identified: one row of nested tables."""
+
+
+def record_schema(record: type) -> pa.Schema:
+    """Return the Arrow schema of a frozen dataclass of plain fields and tuples."""
+    hints = get_type_hints(record)
+    fields = dataclasses.fields(record)
+    return pa.schema([(field.name, _arrow_type(hints[field.name])) for field in fields])
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    if get_origin(hint) in (types.UnionType,):
+        hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if get_origin(hint) is tuple:
+        return pa.list_(_arrow_type(get_args(hint)[0]))
+    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    return plain.get(hint, pa.string())
+
+
+def records_to_parquet(record: type[Row], rows: Sequence[Row]) -> bytes:
+    """Return frozen dataclasses as a Parquet file."""
+    schema = record_schema(record)
+    columns = {name: [getattr(row, name) for row in rows] for name in schema.names}
+    return to_parquet(pa.table(columns, schema))
+
+
+def records_from_parquet(record: type[Row], data: bytes) -> list[Row]:
+    """Return the dataclasses that `records_to_parquet` wrote.
+
+    Raises
+    ------
+    ReadError
+        If the bytes are damaged.
+    """
+    table = from_parquet(data)
+    schema = record_schema(record)
+    columns = [_tuples(table[name].to_pylist()) for name in schema.names]
+    return [record(*values) for values in zip(*columns, strict=True)]
+
+
+def _tuples(values: list[Any]) -> list[Any]:
+    return [tuple(value) if isinstance(value, list) else value for value in values]
+
+
+def is_list(keyword: str) -> bool:
+    """Return whether the column of an attribute holds all its values."""
+    return pa.types.is_list(VOLUME_ATTRIBUTES.get(keyword, pa.string()))
+
+
+def to_table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return rows as one of the dataset's tables."""
+    return pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
+
+
+def sort(name: str, table: pa.Table) -> pa.Table:
+    """Return one of the dataset's tables in its own order."""
+    return table.sort_by([(key, "ascending") for key in SORT_KEYS[name]])
+
+
+def concat(name: str, parts: Iterable[pa.Table]) -> pa.Table:
+    """Return one of the dataset's tables from its parts; empty without any."""
+    schema = SCHEMAS[name]
+    return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
+
+
+def drop_rows(table: pa.Table, column: str, values: Collection[str]) -> pa.Table:
+    """Return the rows whose column holds none of the values."""
+    if not values:
+        return table
+    gone = pc.is_in(table[column], pa.array(sorted(values), pa.string()))
+    return table.filter(pc.invert(gone))
+
+
+def part_to_parquet(part: Mapping[str, Any]) -> bytes:
+    """Return what one task hands to the commit as a Parquet file of one row."""
+    return to_parquet(pa.Table.from_pylist([dict(part)], schema=PART))
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file; the same table gives the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", store_schema=False)
+    return bytes(sink.getvalue())
+
+
+def from_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the table of a Parquet file.
+
+    Raises
+    ------
+    ReadError
+        If the bytes are damaged.
+    """
+    try:
+        return pq.read_table(pa.BufferReader(data), columns=columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ReadError(f"a Parquet part is damaged ({type(error).__name__})") from None
+
+
+def read_frame(path: str) -> pd.DataFrame:
+    """Return one local Parquet file of records as a typed dataframe."""
+    return pq.read_table(path).to_pandas(types_mapper=_TYPES.get)
+
+
+def empty_frame(record: type) -> pd.DataFrame:
+    """Return a dataframe without rows, typed as `read_frame` would."""
+    return record_schema(record).empty_table().to_pandas(types_mapper=_TYPES.get)
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """Return a table as a dataframe whose integers stay integers where some miss."""
+    return table.to_pandas(types_mapper=_TYPES.get)
+
+
+_TYPES: Final = {
+    pa.int64(): pd.Int64Dtype(),
+    pa.bool_(): pd.BooleanDtype(),
+}

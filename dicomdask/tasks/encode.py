@@ -1,0 +1,213 @@
+"""Encode: one task writes one shard, its de-identified rows and, last, its receipt."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+from pydicom import Dataset
+
+from dicomdask import arrays, deid, pixels, plan, rows, shards, storage, tables
+from dicomdask.errors import InputError
+from dicomdask.model import PlannedFrame, PlannedVolume, Receipt, Task
+from dicomdask.policy import Policy
+from dicomdask.pseudonym import Key, resolve_key
+from dicomdask.tasks.barrier import guard, quiet
+from dicomdask.tasks.planning import job_policy
+from dicomdask.tasks.resolve import make_verdict, read_dataset
+from dicomdask.values import statistics
+from dicomdask.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a task needs besides its plan."""
+
+    work: Work
+    store: str
+    policy: Policy
+    key: Key
+
+
+def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> dict[str, int]:
+    """Encode tasks [start, stop) of one part of the plan; return counts.
+
+    Tasks that have a receipt are left alone. A task in which a frame turns out to be
+    unfit writes its verdicts instead of a receipt.
+    """
+    name, start, stop = batch
+    work = Work(work_url)
+    job = work.require_job()
+    context = Context(work, str(job.store), job_policy(job), resolve_key(job.key))
+    counts = {"tasks": 0, "frames": 0, "unfit": 0, "raw_bytes": 0, "source_bytes": 0}
+    with quiet():
+        for volume, task in plan_tasks(work.read_plan(name))[start:stop]:
+            _count(counts, encode_task(volume, task, context))
+    return counts
+
+
+def _count(counts: dict[str, int], result: Receipt | int) -> None:
+    if isinstance(result, int):
+        counts["unfit"] += result
+        return
+    counts["tasks"] += 1
+    counts["frames"] += result.n_frames
+    counts["raw_bytes"] += result.raw_bytes
+    counts["source_bytes"] += result.source_bytes
+
+
+def plan_tasks(part: plan.Plan) -> list[tuple[PlannedVolume, Task]]:
+    """Return all tasks of one part of a plan, in order."""
+    return [
+        (volume, task) for volume in part.volumes for task in plan.volume_tasks(volume)
+    ]
+
+
+def encode_task(volume: PlannedVolume, task: Task, context: Context) -> Receipt | int:
+    """Write one shard, its rows and, last, its receipt; or say how many are unfit."""
+    digest = plan.task_digest(volume, task, context.key)
+    names = ("tasks", digest[:2], f"{digest}.json")
+    if context.work.read_note(*names) is not None:
+        return context.work.read_receipt(digest)
+    started = time.monotonic()
+    array = np.zeros(_region(volume, task), volume.dtype)
+    frames, verdicts = [], []
+    for number in task.frames:
+        planned = volume.frames[number]
+        try:
+            decoded, frame = guard(_read_frame, planned, volume, context)
+        except InputError as error:
+            verdicts.append(make_verdict(planned, "encode", error.code, error.reason))
+            continue
+        array[_place(volume, task, planned)] = decoded
+        frames.append(frame)
+    if verdicts:
+        name = f"{context.work.n_verdicts():06d}-encode-{digest[:16]}"
+        context.work.write_verdicts(name, verdicts)
+        return len(verdicts)
+    receipt = _write_shard(volume, task, array, frames, context, digest)
+    receipt = replace(receipt, seconds=round(time.monotonic() - started, 6))
+    context.work.write_receipt(receipt)
+    return receipt
+
+
+def _region(volume: PlannedVolume, task: Task) -> tuple[int, ...]:
+    """Return the shape of the task's shard within the array's bounds."""
+    return tuple(
+        min(shard, extent - corner * shard)
+        for corner, shard, extent in zip(
+            task.corner, volume.layout.shards, volume.shape, strict=True
+        )
+    )
+
+
+def _place(volume: PlannedVolume, task: Task, frame: PlannedFrame) -> tuple[int, ...]:
+    """Return the index of a frame within its shard."""
+    corners = zip(frame.index, task.corner, volume.layout.shards, strict=False)
+    return tuple(index - corner * shard for index, corner, shard in corners)
+
+
+def _read_frame(
+    planned: PlannedFrame, volume: PlannedVolume, context: Context
+) -> tuple[np.ndarray[Any, np.dtype[Any]], rows.EncodedFrame]:
+    dataset = read_dataset(planned.url, planned.size, planned.token)
+    decoded = pixels.decode_frames(dataset)[planned.frame]
+    if decoded.shape != volume.shape[-2:] or decoded.dtype != np.dtype(volume.dtype):
+        raise InputError("bad-pixels", "Pixels differ from what the header says.")
+    slope, intercept = pixels.modality_parameters(dataset)
+    cleaned = deid.clean_header(dataset, context.policy, context.key)
+    frame = rows.EncodedFrame(
+        planned=planned,
+        header=deid.header_json(cleaned),
+        transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
+        slope=slope,
+        intercept=intercept,
+        site_key=_keyed(dataset, SITE, context.key),
+        device_key=_keyed(dataset, DEVICE, context.key),
+    )
+    return decoded, frame
+
+
+SITE: Final = ("InstitutionName", "InstitutionAddress")
+DEVICE: Final = (
+    "Manufacturer",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "StationName",
+)
+
+
+def _keyed(dataset: Dataset, keywords: tuple[str, ...], key: Key) -> str | None:
+    """Return one keyed name for what these elements say together, or None."""
+    found = [str(dataset.get(keyword) or "").strip() for keyword in keywords]
+    return key.digest(keywords[0], *found) if any(found) else None
+
+
+def _write_shard(
+    volume: PlannedVolume,
+    task: Task,
+    array: np.ndarray[Any, np.dtype[Any]],
+    frames: Sequence[rows.EncodedFrame],
+    context: Context,
+    digest: str,
+) -> Receipt:
+    layout = volume.layout
+    data = shards.encode_shard(array, layout.chunks, layout.shards, layout.codec)
+    zarr_json = arrays.array_metadata(
+        volume.shape, volume.dtype, volume.dimensions, layout
+    )
+    base = storage.join(context.store, volume.path)
+    storage.write(storage.join(base, "0", shards.shard_key(task.corner)), data)
+    if not any(task.corner):
+        write_groups(volume, zarr_json, frames[0].header, context.store)
+    part = rows.part_of(
+        volume,
+        frames,
+        statistics(array, volume.padding),
+        zarr_json=zarr_json,
+        shard_bytes=len(data),
+    )
+    storage.write(context.work.part_url(digest), tables.part_to_parquet(part))
+    return Receipt(
+        task=digest,
+        part=context.work.part_url(digest).removeprefix(context.work.url),
+        n_frames=len(frames),
+        shard_bytes=len(data),
+        raw_bytes=array.nbytes,
+        source_bytes=sum(frame.planned.size for frame in frames),
+        seconds=0.0,
+    )
+
+
+def write_groups(
+    volume: PlannedVolume, zarr_json: str, first: rows.Header, store: str
+) -> None:
+    """Write the metadata of a volume's array and of the groups above it."""
+    attributes = {
+        "kind": volume.kind,
+        "affine": volume.affine or None,
+        "spacing_mm": volume.spacing_mm or None,
+        "uniform_spacing": volume.uniform_spacing,
+        "tilt_degrees": volume.tilt_degrees,
+        "units": rows.units(first),
+        "axis_keyword": volume.axis_keyword,
+        "axis_values": volume.axis_values or None,
+        "window_center": rows.attribute(first, "WindowCenter"),
+        "window_width": rows.attribute(first, "WindowWidth"),
+    }
+    group = arrays.volume_group_metadata(
+        volume.dimensions, volume.spacing_mm, attributes, name=volume.volume_id
+    )
+    base = storage.join(store, volume.path)
+    plain = arrays.group_metadata().encode()
+    names = volume.path.split("/")
+    for depth in range(1, len(names)):
+        _write_once(storage.join(store, *names[:depth], "zarr.json"), plain)
+    storage.write(storage.join(base, "zarr.json"), group.encode())
+    storage.write(storage.join(base, "0", "zarr.json"), zarr_json.encode())
+
+
+def _write_once(url: str, data: bytes) -> None:
+    if not storage.exists(url):
+        storage.write(url, data)

@@ -1,0 +1,129 @@
+"""List and index: from files to instances in buckets, or to outcomes."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from dicomdask import header, plan, storage
+from dicomdask.errors import InputError
+from dicomdask.model import Instance, Outcome, PlannedFrame, SourceFile, Stage
+from dicomdask.pseudonym import Key, resolve_key
+from dicomdask.tasks.barrier import guard, quiet
+from dicomdask.work import Work
+
+SKIPPED: Final = frozenset({"dicomdir", "no-pixels", "filtered", "not-selected"})
+NOT_DICOM: Final = frozenset({"not-dicom", "empty-file", "archive", "unreadable"})
+
+
+def list_sources(sources: Sequence[str], *, exclude: tuple[str, ...]) -> list[SourceFile]:
+    """Return the files of all sources, each once, in order of their URLs."""
+    found = {
+        file.url: file
+        for source in sources
+        for file in storage.list_files(source, exclude=exclude)
+    }
+    return sorted(found.values(), key=lambda file: file.url)
+
+
+def extend_manifest(work: Work, files: Sequence[SourceFile], *, part_files: int) -> int:
+    """Add files that are new or changed to the manifest; return how many.
+
+    A file that is no longer listed stays in the manifest.
+    """
+    parts = work.manifest_parts()
+    known = {file.url: file.etag for part in parts for file in work.read_manifest(part)}
+    changed = work.read_changed()
+    known |= {url: file.etag for url, file in changed.items()}
+    fresh = [file for file in files if file.url not in known]
+    again = [
+        SourceFile(file.url, file.size, file.etag, token=file.etag)
+        for file in files
+        if known.get(file.url, file.etag) != file.etag
+    ]
+    if again:
+        newest = changed | {file.url: file for file in again}
+        work.write_changed([newest[url] for url in sorted(newest)])
+    added = [*fresh, *again]
+    for start in range(0, len(added), part_files):
+        name = f"{len(parts) + start // part_files:06d}"
+        work.write_manifest(name, added[start : start + part_files])
+    return len(added)
+
+
+def index_part(part: str, *, work_url: str) -> dict[str, int]:
+    """Index one part of the manifest into buckets; return counts."""
+    work = Work(work_url)
+    job = work.require_job()
+    key = resolve_key(job.key)
+    buckets: dict[str, list[Instance]] = defaultdict(list)
+    outcomes: list[Outcome] = []
+    with quiet():
+        for file in work.read_manifest(part):
+            result = index_file(file, key)
+            if isinstance(result, Outcome):
+                outcomes.append(result)
+            else:
+                buckets[bucket_name(result, key, job.n_buckets)].append(result)
+    for bucket, instances in buckets.items():
+        work.write_bucket(bucket, part, instances)
+    work.write_outcomes(part, outcomes)
+    counts = {
+        "instances": sum(map(len, buckets.values())),
+        "outcomes": len(outcomes),
+        "not_dicom": sum(outcome.code in NOT_DICOM for outcome in outcomes),
+    }
+    work.write_note(counts, "index", f"{part}.json")
+    return counts
+
+
+def index_file(file: SourceFile, key: Key) -> Instance | Outcome:
+    """Index one file. A bad file is a value, not a crash."""
+    try:
+        return guard(read_instance, file)
+    except InputError as error:
+        return make_outcome(file, "index", error.code, error.reason, key)
+
+
+def read_instance(file: SourceFile) -> Instance:
+    """Return the instance of one listed file, or raise InputError."""
+    if file.size == storage.NOT_A_FILE:
+        raise InputError("unreadable")
+    if file.size == 0:
+        raise InputError("empty-file")
+    with storage.open_blocks(file.url) as stream:
+        return header.read_instance(stream, file)
+
+
+def make_outcome(
+    file: SourceFile | Instance | PlannedFrame,
+    stage: Stage,
+    code: str,
+    reason: str,
+    key: Key,
+) -> Outcome:
+    """Return the outcome of an input that is not stored."""
+    kind = "skipped" if code in SKIPPED else "rejected"
+    return Outcome(
+        source_key=plan.source_key(file.url, key),
+        outcome="duplicate" if code == "duplicate" else kind,  # type: ignore[arg-type]
+        stage=stage,
+        code=code,
+        reason=reason,
+        source_bytes=max(file.size, 0),
+    )
+
+
+def bucket_name(instance: Instance, key: Key, n_buckets: int) -> str:
+    """Return the bucket of an instance's series."""
+    return f"{int(plan.series_key(instance, key)[:8], 16) % n_buckets:05d}"
+
+
+def read_instances(files: Iterable[SourceFile]) -> list[Instance]:
+    """Return the instances among some files."""
+    found: list[Instance] = []
+    with quiet():
+        for file in files:
+            with suppress(InputError):
+                found.append(guard(read_instance, file))
+    return found

@@ -1,0 +1,123 @@
+"""Plan: one bucket's series at a time, with what resolve and encode found out."""
+
+from collections import Counter
+
+from dicomdask import plan
+from dicomdask.errors import CODES
+from dicomdask.model import Instance, Outcome, PlannedVolume
+from dicomdask.policy import Policy, load_policy
+from dicomdask.pseudonym import Key, resolve_key
+from dicomdask.tasks.index import make_outcome
+from dicomdask.tasks.resolve import read_current
+from dicomdask.work import Job, Work
+
+
+def plan_bucket(bucket: str, *, work_url: str) -> dict[str, int]:
+    """Plan the series of one bucket; return counts."""
+    work = Work(work_url)
+    job = work.require_job()
+    key = resolve_key(job.key)
+    fit, outcomes, duplicates = _sift(work, bucket, key)
+    if job.settings.where and fit:
+        fit, others = plan.filter_instances(fit, job.settings.where)
+        reason = CODES["filtered"]
+        outcomes += [
+            make_outcome(one, "plan", "filtered", reason, key) for one in others
+        ]
+    made = plan.plan_instances(
+        fit,
+        job.settings,
+        policy_digest=job_policy(job).digest,
+        key=key,
+        duplicates=duplicates,
+    )
+    every = sorted([*made.outcomes, *outcomes], key=lambda one: one.source_key)
+    work.write_plan(bucket, plan.Plan(made.volumes, tuple(every)))
+    return {"volumes": len(made.volumes), "outcomes": len(every)}
+
+
+def _sift(
+    work: Work, bucket: str, key: Key
+) -> tuple[list[Instance], list[Outcome], Counter[str]]:
+    """Return the fit instances, the outcomes of others, and duplicates by UID."""
+    verdicts = work.read_verdicts()
+    fit: list[Instance] = []
+    outcomes: list[Outcome] = []
+    duplicates: Counter[str] = Counter()
+    for one in read_current(work, bucket):
+        found = verdicts.get((one.url, one.token))
+        if found is None or found.code == "stored":
+            fit.append(one)
+            continue
+        outcomes.append(make_outcome(one, found.stage, found.code, found.reason, key))
+        duplicates[one.sop_instance_uid] += found.code == "duplicate"
+    return fit, outcomes, duplicates
+
+
+def keep_planned(work: Work, name: str, before: plan.Plan) -> None:
+    """Take out of one part of the plan what was not in it before."""
+    urls = {frame.url for volume in before.volumes for frame in volume.frames}
+    part = work.read_plan(name)
+    kept = [
+        volume
+        for volume in part.volumes
+        if all(frame.url in urls for frame in volume.frames)
+    ]
+    if len(kept) < len(part.volumes):
+        still = {outcome.source_key: outcome for outcome in part.outcomes}
+        pruned = {
+            outcome.source_key: outcome
+            for outcome in before.outcomes
+            if outcome.code == "not-selected"
+        }
+        outcomes = sorted((pruned | still).values(), key=lambda one: one.source_key)
+        work.write_plan(name, plan.Plan(tuple(kept), tuple(outcomes)))
+
+
+def prune(work: Work, *, limit: int | None, memory: int | None, key: Key) -> None:
+    """Take out of the plan what is beyond a number of volumes, or needs more memory.
+
+    Parameters
+    ----------
+    limit
+        How many volumes to keep over all parts of the plan.
+    memory
+        The bytes that one task may take.
+    """
+    left = limit
+    for name in work.plan_names():
+        part = work.read_plan(name)
+        kept, outcomes = [], list(part.outcomes)
+        for volume in part.volumes:
+            code = _reason_to_drop(volume, left, memory)
+            if code is None:
+                kept.append(volume)
+                left = None if left is None else left - 1
+                continue
+            outcomes += [
+                make_outcome(frame, "plan", code, CODES[code], key)
+                for frame in volume.frames
+            ]
+        if len(kept) < len(part.volumes):
+            outcomes.sort(key=lambda one: one.source_key)
+            work.write_plan(name, plan.Plan(tuple(kept), tuple(outcomes)))
+
+
+def _reason_to_drop(
+    volume: PlannedVolume, left: int | None, memory: int | None
+) -> str | None:
+    if left is not None and left <= 0:
+        return "not-selected"
+    if memory is not None and plan.memory_bytes(volume) > memory:
+        return "too-large"
+    return None
+
+
+def job_policy(job: Job) -> Policy:
+    """Return the policy that a job's settings name."""
+    settings = job.settings
+    return load_policy(
+        settings.policy,
+        options=settings.options,
+        trusted_pixels=settings.trusted_pixels,
+    )

@@ -1,0 +1,189 @@
+"""What stored values mean: the modality transform, and statistics that merge."""
+
+from dataclasses import dataclass
+from math import floor, sqrt
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+PERCENTILES: Final = (0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5)
+N_BINS: Final = 64
+BLOCK: Final = 1 << 20
+SUMMARY: Final = (
+    "min",
+    "max",
+    "mean",
+    "std",
+    "percentile_levels",
+    "percentiles",
+    "histogram",
+    "histogram_edges",
+    "nonzero_fraction",
+)
+
+
+def to_modality(stored: Array, slope: ArrayLike, intercept: ArrayLike) -> Floats:
+    """Return modality values: stored value times slope plus intercept.
+
+    The Modality LUT Module, PS3.3 C.11.1, with Rescale Slope and Rescale Intercept:
+    Hounsfield units in CT, the value in Units in PET. Equals pydicom's `apply_rescale`
+    bit for bit: one product, then one sum, in float64.
+
+    Parameters
+    ----------
+    stored
+        Stored values, shape (..., rows, columns).
+    slope, intercept
+        Scalars; or arrays of one value a frame, whose shape is the first axes of
+        `stored`.
+    """
+    values: Floats = stored.astype(np.float64)
+    values *= _per_frame(slope, values.ndim)
+    values += _per_frame(intercept, values.ndim)
+    return values
+
+
+def _per_frame(factor: ArrayLike, ndim: int) -> Floats:
+    values = np.asarray(factor, np.float64)
+    if values.ndim == 0:
+        return values
+    return values.reshape(values.shape + (1,) * (ndim - values.ndim))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """How often each stored value occurs, padding left out; exact, and mergeable.
+
+    Attributes
+    ----------
+    values
+        The distinct stored values, ascending.
+    counts
+        How often each occurs, same shape, all above 0.
+    n_padding
+        How many voxels hold padding.
+    """
+
+    values: Integers
+    counts: Integers
+    n_padding: int
+
+    @property
+    def n_values(self) -> int:
+        """Return how many voxels were counted, padding left out."""
+        return int(self.counts.sum())
+
+    def summary(self, slope: float = 1.0, intercept: float = 0.0) -> dict[str, Any]:
+        """Summarise modality values, as plain numbers and lists.
+
+        Parameters
+        ----------
+        slope, intercept
+            Make modality values of stored ones; by default these are summarised.
+
+        Returns
+        -------
+        dict
+            min, max, mean, std; percentiles at percentile_levels, as numpy's linear
+            ones; histogram of `N_BINS` counts between histogram_edges; nonzero_fraction
+            of the stored values; n_values, n_padding. Where all is padding, the last
+            two are numbers and the others None.
+        """
+        sizes = {"n_values": self.n_values, "n_padding": self.n_padding}
+        if not self.n_values:
+            return dict.fromkeys(SUMMARY) | sizes
+        levels = to_modality(self.values, slope, intercept)
+        order = np.argsort(levels, kind="stable")
+        levels, counts = levels[order], self.counts[order]
+        histogram, edges = np.histogram(levels, N_BINS, weights=counts)
+        mean, std = _moments(self)
+        found = (
+            float(levels[0]),
+            float(levels[-1]),
+            mean * slope + intercept,
+            std * abs(slope),
+            list(PERCENTILES),
+            [_percentile(levels, counts, level) for level in PERCENTILES],
+            histogram.tolist(),
+            edges.tolist(),
+            int(self.counts[self.values != 0].sum()) / self.n_values,
+        )
+        return dict(zip(SUMMARY, found, strict=True)) | sizes
+
+
+def statistics(stored: Array, padding: tuple[int, ...] = ()) -> Statistics:
+    """Count the values of an array of integers or booleans.
+
+    Parameters
+    ----------
+    stored
+        Stored values, of any shape.
+    padding
+        (), (value,), or the two ends of a range, both inclusive, in any order (Pixel
+        Padding Value and Pixel Padding Range Limit, PS3.3 C.7.5.1.1.2).
+    """
+    if stored.dtype.kind not in "biu":
+        raise TypeError(f"statistics are of integers, not of {stored.dtype}")
+    narrow = stored.dtype.itemsize <= 2
+    values, counts = _count_narrow(stored) if narrow else _count_wide(stored)
+    if not padding:
+        return Statistics(values, counts, 0)
+    padded = (values >= min(padding)) & (values <= max(padding))
+    n_padding = int(counts[padded].sum())
+    return Statistics(values[~padded], counts[~padded], n_padding)
+
+
+def merge(a: Statistics, b: Statistics) -> Statistics:
+    """Return the statistics of what `a` and `b` counted, together."""
+    values, places = np.unique(
+        np.concatenate([a.values, b.values]), return_inverse=True
+    )
+    counts = np.zeros(values.size, np.int64)
+    np.add.at(counts, places, np.concatenate([a.counts, b.counts]))
+    return Statistics(values, counts, a.n_padding + b.n_padding)
+
+
+def _count_narrow(stored: Array) -> tuple[Integers, Integers]:
+    """Count by table, in blocks: `bincount` widens what it is given to 8 bytes."""
+    dtype = np.dtype(np.uint8) if stored.dtype.kind == "b" else stored.dtype
+    bits = 8 * dtype.itemsize
+    flat = np.ascontiguousarray(stored, stored.dtype.newbyteorder("=")).reshape(-1)
+    flat = flat.view(f"u{dtype.itemsize}")
+    counts = np.zeros(1 << bits, np.int64)
+    for start in range(0, flat.size, BLOCK):
+        counts += np.bincount(flat[start : start + BLOCK], minlength=1 << bits)
+    values = np.arange(1 << bits, dtype=np.int64)
+    if dtype.kind == "i":  # the upper half of the table is the negative values
+        values, counts = values - (1 << bits - 1), np.roll(counts, 1 << bits - 1)
+    return values[counts > 0], counts[counts > 0]
+
+
+def _count_wide(stored: Array) -> tuple[Integers, Integers]:
+    values, counts = np.unique(stored, return_counts=True)
+    return values.astype(np.int64), counts.astype(np.int64)
+
+
+def _moments(statistics: Statistics) -> tuple[float, float]:
+    """Return mean and standard deviation of the stored values, from exact sums."""
+    values, counts = statistics.values.astype(object), statistics.counts.astype(object)
+    n, total = statistics.n_values, int(np.dot(values, counts))
+    squares = int(np.dot(values * values, counts))
+    return total / n, sqrt(n * squares - total * total) / n
+
+
+def _percentile(levels: Floats, counts: Integers, level: float) -> float:
+    """Return what `np.percentile` does with each level repeated `count` times."""
+    ends = np.cumsum(counts)
+    rank = (int(ends[-1]) - 1) * (level / 100)
+    below = floor(rank)
+    places = np.searchsorted(ends, [below, min(below + 1, ends[-1] - 1)], side="right")
+    low, high = levels[places]
+    part = rank - below
+    if part < 0.5:  # numpy measures from the nearer end, and so do we, to the last bit
+        return float(low + (high - low) * part)
+    return float(high - (high - low) * (1 - part))

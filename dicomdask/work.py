@@ -1,0 +1,285 @@
+"""The work directory: where each identified intermediate lies, and how it is read.
+
+    job.json                    what is converted, into what, with which settings
+    key                         the key, unless it comes from elsewhere
+    manifest/<part>.parquet     listed files
+    changed.parquet             listed files that changed after they were first listed
+    index/<bucket>/<part>.parquet   instances, by keyed hash of their series
+    outcomes/<part>.parquet     what became of listed files that are no instances
+    repeats/<name>.parquet      instances that share their SOP Instance UID
+    verdicts/<name>.parquet     instances that resolve or encode found unfit
+    plan/<bucket>.json          volumes and outcomes
+    parts/<hh>/<task>.parquet   de-identified rows, one file a task
+    receipts/…                  what is done
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from dicomdask import plan, storage, tables
+from dicomdask.errors import ReadError, StoreError
+from dicomdask.model import (
+    FORMAT,
+    Instance,
+    Outcome,
+    Receipt,
+    Settings,
+    SourceFile,
+    Verdict,
+)
+from dicomdask.pseudonym import KeyReference
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a work directory is for. The key is named, never held."""
+
+    n_buckets: int
+    key: KeyReference
+    key_fingerprint: str
+    sources: tuple[str, ...] = ()
+    store: str | None = None
+    settings: Settings = field(default_factory=Settings)
+    limit: int | None = None
+
+
+class Work:
+    """A work directory.
+
+    Parameters
+    ----------
+    url
+        Where it lies. It holds identified data: keep it private.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def path(self, *names: str) -> str:
+        """Return the URL of what lies under these names."""
+        return storage.join(self.url, *names)
+
+    # --- the job ---
+
+    def read_job(self) -> Job | None:
+        """Return the job, or None in a new directory.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged or of another format.
+        """
+        try:
+            document = json.loads(storage.read(self.path("job.json")))
+            if document.pop("format") != FORMAT:
+                raise ValueError("format")
+            job: Job = plan.from_plain(Job, document)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise StoreError(
+                f"{self.path('job.json')} is damaged or of another format; remove the "
+                "work directory but keep its key, then run again"
+            ) from None
+        return job
+
+    def require_job(self) -> Job:
+        """Return the job, or raise StoreError where there is none."""
+        job = self.read_job()
+        if job is None:
+            raise StoreError(
+                f"{self.url} is not a work directory; run `dicomdask index` first"
+            )
+        return job
+
+    def write_job(self, job: Job) -> None:
+        """Write the job."""
+        document = {"format": FORMAT, **asdict(job)}
+        text = json.dumps(document, indent=1) + "\n"
+        storage.write(self.path("job.json"), text.encode())
+
+    # --- tables of records ---
+
+    def _read(self, record: type[Record], *names: str) -> list[Record]:
+        url = self.path(*names)
+        try:
+            return tables.records_from_parquet(record, storage.read(url))
+        except FileNotFoundError:
+            return []
+        except (ReadError, KeyError, TypeError):
+            raise StoreError(
+                f"{url} is damaged; remove the work directory but keep its key, then "
+                "run again"
+            ) from None
+
+    def _write(self, record: type[Record], rows: Sequence[Record], *names: str) -> None:
+        storage.write(self.path(*names), tables.records_to_parquet(record, rows))
+
+    def manifest_parts(self) -> list[str]:
+        """Return the names of the manifest's parts in the order they were listed."""
+        return self._stems("manifest")
+
+    def read_manifest(self, part: str) -> list[SourceFile]:
+        """Return the files of one part of the manifest."""
+        return self._read(SourceFile, "manifest", f"{part}.parquet")
+
+    def write_manifest(self, part: str, files: Sequence[SourceFile]) -> None:
+        """Write one part of the manifest."""
+        self._write(SourceFile, files, "manifest", f"{part}.parquet")
+
+    def read_changed(self) -> dict[str, SourceFile]:
+        """Return the newest state of each file that changed since its first listing."""
+        return {file.url: file for file in self._read(SourceFile, "changed.parquet")}
+
+    def write_changed(self, files: Sequence[SourceFile]) -> None:
+        """Write the newest states of changed files."""
+        self._write(SourceFile, files, "changed.parquet")
+
+    def read_bucket(self, bucket: str) -> list[Instance]:
+        """Return all instances of one bucket, superseded states included."""
+        parts = self._stems("index", bucket)
+        return [
+            instance
+            for part in parts
+            for instance in self._read(Instance, "index", bucket, f"{part}.parquet")
+        ]
+
+    def write_bucket(self, bucket: str, part: str, rows: Sequence[Instance]) -> None:
+        """Write the instances that one manifest part adds to one bucket."""
+        self._write(Instance, rows, "index", bucket, f"{part}.parquet")
+
+    def bucket_names(self) -> list[str]:
+        """Return the names of the buckets that hold instances."""
+        return storage.list_names(self.path("index"))
+
+    def read_outcomes(self) -> list[Outcome]:
+        """Return the outcomes that the index stage decided, newest last."""
+        return [
+            outcome
+            for part in self._stems("outcomes")
+            for outcome in self._read(Outcome, "outcomes", f"{part}.parquet")
+        ]
+
+    def write_outcomes(self, part: str, rows: Sequence[Outcome]) -> None:
+        """Write the outcomes of one manifest part."""
+        self._write(Outcome, rows, "outcomes", f"{part}.parquet")
+
+    def read_verdicts(self) -> dict[tuple[str, str], Verdict]:
+        """Return what was found out last about each state of a file."""
+        found = [
+            verdict
+            for name in self._stems("verdicts")
+            for verdict in self._read(Verdict, "verdicts", f"{name}.parquet")
+        ]
+        return {(verdict.url, verdict.token): verdict for verdict in found}
+
+    def n_verdicts(self) -> int:
+        """Return how many tasks wrote verdicts; the next is named by this number."""
+        return len(self._stems("verdicts"))
+
+    def read_repeats(self, name: str) -> list[Instance]:
+        """Return one batch of instances that share their SOP Instance UIDs."""
+        return self._read(Instance, "repeats", f"{name}.parquet")
+
+    def write_repeats(self, name: str, rows: Sequence[Instance]) -> None:
+        """Write one batch of instances that share their SOP Instance UIDs."""
+        self._write(Instance, rows, "repeats", f"{name}.parquet")
+
+    def write_verdicts(self, name: str, rows: Sequence[Verdict]) -> None:
+        """Write what one task found out."""
+        self._write(Verdict, rows, "verdicts", f"{name}.parquet")
+
+    # --- plan ---
+
+    def plan_names(self) -> list[str]:
+        """Return the names of the plan's parts."""
+        return self._stems("plan", suffix=".json")
+
+    def read_plan(self, name: str) -> plan.Plan:
+        """Return one part of the plan; raise PlanError if it is damaged."""
+        url = self.path("plan", f"{name}.json")
+        return plan.plan_from_json(storage.read(url), name=url)
+
+    def write_plan(self, name: str, part: plan.Plan) -> None:
+        """Write one part of the plan."""
+        text = plan.plan_to_json(part)
+        storage.write(self.path("plan", f"{name}.json"), text.encode())
+
+    # --- receipts ---
+
+    def read_note(self, *names: str) -> Any:
+        """Return a small JSON record, or None where there is none."""
+        try:
+            return json.loads(storage.read(self.path("receipts", *names)))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise StoreError(
+                f"{self.path('receipts', *names)} is damaged; remove it, then run again"
+            ) from None
+
+    def write_note(self, record: Any, *names: str) -> None:
+        """Write a small JSON record."""
+        text = json.dumps(record, sort_keys=True) + "\n"
+        storage.write(self.path("receipts", *names), text.encode())
+
+    def indexed_parts(self) -> set[str]:
+        """Return the manifest parts whose index is done."""
+        return set(self._stems("receipts", "index", suffix=".json"))
+
+    def done_tasks(self) -> set[str]:
+        """Return the digests of the tasks that have a receipt."""
+        folders = storage.list_names(self.path("receipts", "tasks"))
+        return {
+            stem
+            for folder in folders
+            for stem in self._stems("receipts", "tasks", folder, suffix=".json")
+        }
+
+    def read_receipt(self, task: str) -> Receipt:
+        """Return the receipt of a task.
+
+        Raises
+        ------
+        StoreError
+            If it is missing or damaged.
+        """
+        names = ("tasks", task[:2], f"{task}.json")
+        try:
+            receipt: Receipt = plan.from_plain(Receipt, self.read_note(*names))
+        except TypeError:
+            raise StoreError(
+                f"{self.path('receipts', *names)} is missing or damaged; remove it, "
+                "then run `dicomdask encode` again"
+            ) from None
+        return receipt
+
+    def write_receipt(self, receipt: Receipt) -> None:
+        """Write a receipt; it must be the last thing that a task writes."""
+        task = receipt.task
+        self.write_note(asdict(receipt), "tasks", task[:2], f"{task}.json")
+
+    def read_part(self, task: str) -> dict[str, Any]:
+        """Return the rows of a task; raise StoreError if they are gone or damaged."""
+        url = self.part_url(task)
+        try:
+            row = tables.from_parquet(storage.read(url)).to_pylist()[0]
+        except (FileNotFoundError, ReadError, IndexError):
+            raise StoreError(
+                f"{url} is missing or damaged; remove "
+                f"{self.path('receipts', 'tasks', task[:2], task)}.json, then run "
+                "`dicomdask encode` again"
+            ) from None
+        return dict(row)
+
+    def part_url(self, task: str) -> str:
+        """Return where a task's rows lie."""
+        return self.path("parts", task[:2], f"{task}.parquet")
+
+    def _stems(self, *names: str, suffix: str = ".parquet") -> list[str]:
+        found = storage.list_names(self.path(*names))
+        return [name.removesuffix(suffix) for name in found if name.endswith(suffix)]
