@@ -1,4 +1,4 @@
-"""The Zarr v3 side of a dataset: metadata texts, layouts, and the plain way to read.
+"""The Zarr v3 side of a dataset: metadata texts, and the plain way to read.
 
 Texts are built by hand, so that the same volume gives the same bytes whatever the
 version of zarr-python. Tests hold them against zarr-python, tensorstore and ome-zarr.
@@ -6,7 +6,6 @@ version of zarr-python. Tests hold them against zarr-python, tensorstore and ome
 
 import json
 from collections.abc import Mapping, Sequence
-from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +13,8 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
-from dicomdask.model import FORMAT, Kind, Layout, Profile
+from dicomdask.layout import choose_layout
+from dicomdask.model import FORMAT, Layout
 from dicomdask.shards import CRC32C, KEY_ENCODING, LITTLE, codec_chain, shard_key
 
 __all__ = [
@@ -29,9 +29,6 @@ __all__ = [
     "volume_group_metadata",
 ]
 
-SHARD_BYTES: Final = 256 << 20
-"""A shard holds at most so many raw bytes, but never less than one frame of chunks."""
-
 NGFF_VERSION: Final = "0.5"
 AXIS_TYPES: Final = {
     "t": "time",
@@ -40,8 +37,6 @@ AXIS_TYPES: Final = {
     "y": "space",
     "x": "space",
 }
-DEEP_TILES: Final = {"balanced": (16, 128, 128), "patch": (32, 64, 64)}
-FLAT_TILES: Final = {"balanced": (512, 512), "patch": (256, 256)}
 
 
 def _text(value: Mapping[str, Any]) -> str:
@@ -150,69 +145,6 @@ def _is_space(axis: str) -> bool:
 def _axis(name: str, step: float | None) -> dict[str, str]:
     axis = {"name": name, "type": AXIS_TYPES[name]}
     return axis if step is None else {**axis, "unit": "millimeter"}
-
-
-def choose_layout(
-    kind: Kind,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any] | str,
-    profile: Profile = "balanced",
-    *,
-    codec: str = "lz4",
-) -> Layout:
-    """Choose how an array is cut; provisional until the benchmark decides.
-
-    Parameters
-    ----------
-    kind
-        What the array shows.
-    shape
-        Elements along each axis; rows and columns are last.
-    dtype
-        The type of the stored values.
-    profile
-        `slice` makes a frame one chunk, `patch` chunks are small cubes, and `balanced`
-        ones lie between.
-    codec
-        One of `shards.CODECS`.
-
-    Returns
-    -------
-    Layout
-        Chunks no larger than the array; shards of whole chunks and whole frames, one
-        for the array unless its raw bytes exceed `SHARD_BYTES`.
-    """
-    chunks = _chunks(kind, shape, profile)
-    shards = _shards(shape, chunks, np.dtype(dtype).itemsize)
-    return Layout(chunks=chunks, shards=shards, codec=codec)
-
-
-def _chunks(kind: Kind, shape: tuple[int, ...], profile: Profile) -> tuple[int, ...]:
-    # Only colour images have samples before rows and columns, and they have three.
-    coloured = (
-        kind not in ("volume", "timeseries") and len(shape) > 2 and shape[-3] == 3
-    )
-    leading, frame = shape[: -3 if coloured else -2], shape[-3 if coloured else -2 :]
-    tile = frame
-    if profile != "slice":
-        tiles = DEEP_TILES if leading else FLAT_TILES
-        depth, plane = tiles[profile][:-2], tiles[profile][-2:]
-        tile = (*depth, *frame[:-2], *plane)
-    whole = (*(1,) * (len(shape) - len(tile)), *tile)
-    return tuple(min(n, size) for n, size in zip(shape, whole, strict=True))
-
-
-def _shards(
-    shape: tuple[int, ...], chunks: tuple[int, ...], itemsize: int
-) -> tuple[int, ...]:
-    """Round the array up to whole chunks; cut leading axes until a shard fits."""
-    counts = [-(-n // c) for n, c in zip(shape, chunks, strict=True)]
-    chunk_bytes = prod(chunks) * itemsize
-    for axis in range(len(shape) - 2):
-        layer_bytes = prod(counts[axis + 1 :]) * chunk_bytes
-        n_shards = -(-counts[axis] // max(1, SHARD_BYTES // layer_bytes))
-        counts[axis] = -(-counts[axis] // n_shards)  # shards of about the same size
-    return tuple(n * c for n, c in zip(counts, chunks, strict=True))
 
 
 def open_array(

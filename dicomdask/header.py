@@ -448,11 +448,10 @@ def _refuse_without_pixels(
         return
     # An image that ends before its pixels is damaged, not an object without them.
     uid = values["sop_class_uid"] or meta_class
-    name = (
-        pydicom.uid.UID(uid, validation_mode=pydicom.config.IGNORE).name if uid else ""
-    )
-    is_other = bool(uid) and "Image Storage" not in name
-    raise InputError("no-pixels" if is_other else "bad-header")
+    if uid is None:
+        raise InputError("missing-uid")
+    name = pydicom.uid.UID(uid, validation_mode=pydicom.config.IGNORE).name
+    raise InputError("bad-header" if "Image Storage" in name else "no-pixels")
 
 
 def _parse(header: _Header, start: int) -> tuple[str, str | None, int]:

@@ -38,7 +38,7 @@ CRC_BYTES: Final = 4
 ENTRY_BYTES: Final = 16
 BLOSC_HEADER: Final = struct.Struct("<4xI4xI")
 SHUFFLES: Final = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
-DTYPES: Final = frozenset(np.dtype(code).name for code in "?bBhHiIqQfd")
+DTYPES: Final = tuple(np.dtype(code).name for code in "?bBhHiIqQfd")
 LITTLE: Final = {"name": "bytes", "configuration": {"endian": "little"}}
 CRC32C: Final = {"name": "crc32c"}
 KEY_ENCODING: Final = {"name": "default", "configuration": {"separator": "/"}}
@@ -208,7 +208,8 @@ def _is_known(meta: dict[str, Any]) -> bool:
     if others or sharding["name"] != "sharding_indexed":
         return False
     settings = sharding["configuration"]
-    first, *middle, last = settings["codecs"]
+    codecs = settings["codecs"]
+    first, middle, last = codecs[0], codecs[1:-1], codecs[-1]
     return (
         meta["data_type"] in DTYPES
         and meta["chunk_grid"]["name"] == "regular"

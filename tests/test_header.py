@@ -208,17 +208,16 @@ def test_modality_lut_and_mosaic_are_seen() -> None:
 def test_nested_sequences_of_undefined_length_are_skipped(syntax: str) -> None:
     ds = make_instance(transfer_syntax=syntax)
     inner, outer = Dataset(), Dataset()
-    inner.PatientID = "inner"
-    inner.Rows = 7
+    inner.EchoTime = 7
     outer.ReferencedImageSequence = [inner, Dataset()]
-    ds.ReferencedSeriesSequence = [outer]
-    for owner, name in ((outer, "ReferencedImageSequence"), (ds, "Referenced")):
-        name = "ReferencedSeriesSequence" if owner is ds else name
-        owner[name].is_undefined_length = True
-        for item in owner[name].value:
+    outer.EchoTime = 8
+    ds.ReferencedSeriesSequence = [outer, inner]
+    for element in (outer["ReferencedImageSequence"], ds["ReferencedSeriesSequence"]):
+        element.is_undefined_length = True
+        for item in element.value:
             item.is_undefined_length_sequence_item = True
     instance = read(to_bytes(ds))
-    assert instance.patient_id == "PAT0001"
+    assert instance.echo_time is None
     assert instance.rows == 16
 
 
@@ -246,18 +245,27 @@ def test_digest_is_of_the_header_only() -> None:
     assert first.header_digest == second.header_digest != third.header_digest
 
 
+class Counting(io.BytesIO):
+    n = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        block = super().read(size)
+        self.n += len(block)
+        return block
+
+
 def test_only_the_header_is_read() -> None:
-    class Counting(io.BytesIO):
-        n = 0
-
-        def read(self, size: int | None = -1) -> bytes:
-            block = super().read(size)
-            self.n += len(block)
-            return block
-
     data = to_bytes(make_instance(pixels=np.zeros((1024, 1024), "i2")))
     file = Counting(data)
     read_instance(file, SourceFile("a", len(data), "e"))
+    assert file.n <= 1 << 15
+
+
+@pytest.mark.parametrize("data", [bytes(1 << 20), b"A" * (1 << 20)])
+def test_what_is_not_dicom_is_not_read_to_its_end(data: bytes) -> None:
+    file = Counting(data)
+    with pytest.raises(InputError):
+        read_instance(file, SourceFile("a", len(data), "e"))
     assert file.n <= 1 << 15
 
 

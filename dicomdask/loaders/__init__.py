@@ -1,0 +1,1 @@
+"""Adapters to what people train and look with, one file a framework."""

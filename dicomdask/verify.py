@@ -1,0 +1,188 @@
+"""Check a dataset by a path of its own: plain zarr against plain pydicom.
+
+Nothing of the fast reader, of the encoder or of the planner is used; what links a
+stored plane to a source is the lineage in tables/frames and the work's manifest.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dicomdask import arrays, commits, pixels, plan, storage
+from dicomdask.errors import DicomDaskError, StoreError
+from dicomdask.pseudonym import Key
+from dicomdask.tasks.barrier import guard, quiet
+from dicomdask.work import Work
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was checked, and what was wrong with it: one sentence each."""
+
+    n_parts: int
+    n_volumes: int
+    n_frames: int
+    n_unavailable: int
+    problems: tuple[str, ...]
+
+
+def verify(
+    store: str,
+    *,
+    work: Work | None = None,
+    key: Key | None = None,
+    sample: int | None = None,
+    seed: int = 0,
+) -> Report:
+    """Check tables, arrays and, with a work directory, voxels against the sources.
+
+    Parameters
+    ----------
+    store
+        Where the dataset is.
+    work, key
+        Where the sources are known from; without them voxels are read, which proves
+        their checksums, but not compared.
+    sample
+        How many frames to compare at most; None for all of them.
+    seed
+        Decides the sample.
+
+    Raises
+    ------
+    StoreError
+        If there is no commit to check.
+    """
+    commit = commits.read_commit(store)
+    if commit is None:
+        raise StoreError(f"{store} has no commit; there is nothing to verify")
+    problems: list[str] = []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in commit.tables:
+        try:
+            found[name] = commits.read_rows(store, commit, name)
+        except DicomDaskError as error:
+            problems.append(str(error))
+    volumes, frames = found.get("volumes", []), found.get("frames", [])
+    problems += _check_counts(volumes, frames)
+    for row in volumes:
+        problems += _check_volume(store, row)
+    chosen = _choose(frames, sample, seed)
+    sources = _sources(work, key) if work and key else {}
+    compared, unavailable = _compare(store, volumes, chosen, sources, problems)
+    n_parts = sum(map(len, commit.tables.values()))
+    return Report(n_parts, len(volumes), compared, unavailable, tuple(problems))
+
+
+def _check_counts(volumes: Sequence[Row], frames: Sequence[Row]) -> Iterator[str]:
+    """Yield where frames and volumes do not agree with each other."""
+    planes: dict[tuple[str, str], set[tuple[Any, Any]]] = {}
+    for row in frames:
+        place = planes.setdefault((row["volume_id"], row["revision"]), set())
+        place.add((row["t"], row["z"]))
+    for row in volumes:
+        n = len(planes.pop((row["volume_id"], row["revision"]), ()))
+        if n != row["n_frames"] or n != int(np.prod(row["shape"][:-2])):
+            yield f"volume {row['volume_id']}: frames are missing in tables/frames"
+    for volume_id, _ in planes:
+        yield f"volume {volume_id}: frames without a volume in tables/frames"
+
+
+def _check_volume(store: str, row: Row) -> Iterator[str]:
+    """Yield where the metadata of a volume in storage differ from its row."""
+    path = f"{row['path']}/0"
+    try:
+        text = storage.read(storage.join(store, path, "zarr.json")).decode()
+        if text != row["zarr_json"]:
+            yield f"{path}/zarr.json differs from tables/volumes"
+        array = arrays.open_array(store, path)
+    except (OSError, ValueError) as error:
+        yield f"{path}: the array cannot be opened ({type(error).__name__})"
+        return
+    if array.shape != tuple(row["shape"]) or str(array.dtype) != row["dtype"]:
+        yield f"{path}: shape or dtype differ from tables/volumes"
+
+
+def _choose(frames: Sequence[Row], sample: int | None, seed: int) -> list[Row]:
+    if sample is None or sample >= len(frames):
+        return list(frames)
+    numbers = random.Random(seed).sample(range(len(frames)), sample)  # noqa: S311
+    return [frames[number] for number in sorted(numbers)]
+
+
+def _sources(work: Work, key: Key) -> dict[str, str]:
+    return {
+        plan.source_key(file.url, key): file.url
+        for part in work.manifest_parts()
+        for file in work.read_manifest(part)
+    }
+
+
+def _compare(
+    store: str,
+    volumes: Sequence[Row],
+    frames: Sequence[Row],
+    sources: Mapping[str, str],
+    problems: list[str],
+) -> tuple[int, int]:
+    """Compare frames with their sources; return how many were, and how many not."""
+    paths = {(row["volume_id"], row["revision"]): row["path"] for row in volumes}
+    compared = unavailable = 0
+    with quiet():
+        for row in frames:
+            path = paths.get((row["volume_id"], row["revision"]))
+            if path is None:
+                continue
+            where = f"volume {row['volume_id']} t={row['t']} z={row['z']}"
+            try:
+                stored = _read_plane(store, path, row)
+            except Exception as error:  # noqa: BLE001 - zarr and codecs raise anything
+                problems.append(f"{where}: cannot be read ({type(error).__name__})")
+                continue
+            source = sources.get(row["source_key"])
+            if source is None or not storage.exists(source):
+                unavailable += 1
+                continue
+            compared += 1
+            problems += _difference(where, stored, source, row)
+    return compared, unavailable
+
+
+def _read_plane(store: str, path: str, row: Row) -> np.ndarray[Any, np.dtype[Any]]:
+    array = arrays.open_array(store, f"{path}/0")
+    _require_shard(store, f"{path}/0", array, row)
+    index = tuple(row[axis] for axis in ("t", "z") if row[axis] is not None)
+    return np.asarray(array[index] if index else array[...])
+
+
+def _require_shard(store: str, path: str, array: Any, row: Row) -> None:
+    """Check that the plane's shards exist: plain zarr reads a missing one as zeros."""
+    index = [row[axis] for axis in ("t", "z") if row[axis] is not None]
+    corner = [number // size for number, size in zip(index, array.shards, strict=False)]
+    corner += [0] * (array.ndim - len(corner))
+    name = "/".join(["c", *map(str, corner)])
+    if not storage.exists(storage.join(store, path, name)):
+        raise FileNotFoundError(name)
+
+
+def _difference(
+    where: str, stored: np.ndarray[Any, np.dtype[Any]], source: str, row: Row
+) -> Iterator[str]:
+    try:
+        wanted = guard(_reference, source, row["frame_number"] - 1)
+    except DicomDaskError as error:
+        yield f"{where}: its source cannot be read any more ({error})"
+        return
+    if wanted.dtype != stored.dtype or not np.array_equal(wanted, stored):
+        yield f"{where}: voxels differ from the source"
+
+
+def _reference(source: str, frame: int) -> np.ndarray[Any, np.dtype[Any]]:
+    return pixels.reference_frame(storage.read(source), frame)
+
+
