@@ -160,10 +160,10 @@ class Runner:
     @staticmethod
     def _run_distributed(bag: db.Bag, client: distributed.Client) -> Iterator[Any]:
         futures = client.compute(bag.to_delayed())
-        for batch in distributed.as_completed(futures, with_results=True).batches():
-            for future, result in batch:
-                yield from result
-                future.release()
+        done = distributed.as_completed(futures, loop=client.loop, with_results=True)
+        for future, result in done:
+            yield from result
+            future.release()
 
 
 @contextmanager

@@ -34,6 +34,9 @@ GetTail = Callable[[str, int], Any]
 ABSENT: Final = 2**64 - 1
 """What the index of a shard holds, twice, for a chunk that is not there."""
 
+RUN_BYTES: Final = 16 << 20
+"""Bounds one range of several chunks, and so the memory that a read needs."""
+
 CRC_BYTES: Final = 4
 ENTRY_BYTES: Final = 16
 BLOSC_HEADER: Final = struct.Struct("<4xI4xI")
@@ -439,8 +442,10 @@ def _runs(located: list[_Located], max_gap: int) -> list[list[_Located]]:
     """Group what lies close together, to be fetched in one range."""
     runs = [located[:1]]
     for item in located[1:]:
-        if 0 <= item[0] - runs[-1][-1][1] <= max_gap:
-            runs[-1].append(item)
+        run = runs[-1]
+        is_near = 0 <= item[0] - run[-1][1] <= max_gap
+        if is_near and item[1] - run[0][0] <= RUN_BYTES:
+            run.append(item)
         else:
             runs.append([item])
     return runs

@@ -86,6 +86,7 @@ class Session:
     memory: str | None = None
     progress: Progress = _no_progress
     n_indexed: int = 0
+    n_encoded: int = 0
     _stack: ExitStack = field(default_factory=ExitStack)
     _runner: pipeline.Runner | None = None
 
@@ -198,6 +199,16 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
     counts = list(session.run("index", bag, len(left))) if left else []
     _require_dicom(work, sources)
     return sum(one["instances"] + one["outcomes"] for one in counts)
+
+
+def count_files(sources: Sequence[str], *, exclude: tuple[str, ...]) -> int:
+    """Return how many files the sources hold; raise NoDicomError for none."""
+    n_files = len(index_task.list_sources(sources, exclude=exclude))
+    if not n_files:
+        raise NoDicomError(
+            f"no file in {', '.join(sources)}; name the folder that holds DICOM"
+        )
+    return n_files
 
 
 def _require_dicom(work: Work, sources: Sequence[str]) -> None:
@@ -338,13 +349,15 @@ def check_store(job: Job, key: Key) -> None:
 
 def require_dataset(store: str) -> None:
     """Check that a store is a dicomdask dataset, or raise StoreError."""
+    if not storage.exists(store):
+        raise StoreError(f"there is no dataset at {store}; check the path")
     try:
         document = json.loads(storage.read(storage.join(store, "zarr.json")))
         found = document["attributes"]["dicomdask"]["format"]
     except (OSError, ValueError, KeyError, TypeError):
         raise StoreError(
-            f"{store} exists and is no dicomdask dataset; give another target, or "
-            "remove it"
+            f"{store} exists and is no dicomdask dataset; give another path, or "
+            "remove what is there"
         ) from None
     if found != arrays.FORMAT:
         raise StoreError(
@@ -473,7 +486,7 @@ def _check_memory(session: Session) -> None:
 # --- commit -------------------------------------------------------------------
 
 
-def commit(session: Session) -> tuple[Commit, bool]:
+def commit(session: Session) -> Summary:
     """Commit what has receipts; return the newest commit, and whether it is new.
 
     Raises
@@ -481,14 +494,16 @@ def commit(session: Session) -> tuple[Commit, bool]:
     PlanError, StoreError
         If tasks have no receipt, or an input is unaccounted for.
     """
+    work = session.work
+    store = str(work.require_job().store)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    made = commit_task.commit(session.work, now=now)
-    if made is not None:
-        return made, True
-    newest = commits.read_commit(str(session.work.require_job().store))
+    made = commit_task.commit(work, now=now)
+    newest = made or commits.read_commit(store)
     if newest is None:
         raise StoreError("the commit vanished while it was made; run again")
-    return newest, False
+    return Summary(
+        store, work.url, newest, made is not None, session.n_indexed, session.n_encoded
+    )
 
 
 # --- all at once --------------------------------------------------------------
@@ -581,11 +596,13 @@ def convert(
         progress=progress,
     )
     with session:
-        n_indexed = session.n_indexed
-        n_encoded = encode(session)
-        newest, is_new = commit(session)
-    target = str(session.work.require_job().store)
-    return Summary(target, session.work.url, newest, is_new, n_indexed, n_encoded)
+        return finish(session)
+
+
+def finish(session: Session) -> Summary:
+    """Encode and commit what a session planned."""
+    session.n_encoded = encode(session)
+    return commit(session)
 
 
 def prepare(
@@ -607,11 +624,7 @@ def prepare(
     """
     target = storage.require_local(store)
     directory = storage.require_local(work or f"{target}.work")
-    files = index_task.list_sources(sources, exclude=(target, directory))
-    if not files:
-        raise NoDicomError(
-            f"no file in {', '.join(sources)}; name the folder that holds DICOM"
-        )
+    n_files = count_files(sources, exclude=(target, directory))
     if overwrite:
         _remove_dataset(target, directory)
     session = open_session(
@@ -621,7 +634,7 @@ def prepare(
         memory=memory,
         progress=progress,
         create=True,
-        n_files=len(files),
+        n_files=n_files,
     )
     with ExitStack() as stack:
         stack.enter_context(session)

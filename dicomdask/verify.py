@@ -178,7 +178,8 @@ def _difference(
     except DicomDaskError as error:
         yield f"{where}: its source cannot be read any more ({error})"
         return
-    if wanted.dtype != stored.dtype or not np.array_equal(wanted, stored):
+    native = wanted.dtype.newbyteorder("=")  # big endian sources are stored native
+    if native != stored.dtype or not np.array_equal(wanted, stored):
         yield f"{where}: voxels differ from the source"
 
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numcodecs import blosc
 
+from dicomdask import shards
 from dicomdask.arrays import array_metadata
 from dicomdask.errors import PlanError, ReadError
 from dicomdask.model import Layout
@@ -278,6 +279,16 @@ def test_a_gap_is_bridged_and_runs_are_fetched_at_once():
         store.log.clear()
         np.testing.assert_array_equal(reader.read("a", meta, box), VOLUME[box])
         assert len(store.log) == 2  # the index, then all else
+
+
+def test_runs_are_bounded(monkeypatch):
+    objects, text = encode_array(VOLUME, Layout((1, 7, 8), (5, 7, 8), "none"))
+    store, meta = Memory(objects), parse_metadata(text)
+    monkeypatch.setattr(shards, "RUN_BYTES", 2 * (7 * 8 * 2 + 4))
+    np.testing.assert_array_equal(
+        store.reader().read("a", meta, whole(VOLUME.shape)), VOLUME
+    )
+    assert len(store.log) == 1 + 3  # the index, then two, two and one chunk
 
 
 def test_small_caches_forget_and_still_read():

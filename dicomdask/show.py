@@ -1,0 +1,130 @@
+"""What people read: tables of outcomes, sizes and plans as plain text or JSON. Pure."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dicomdask import plan
+from dicomdask.commits import Commit
+from dicomdask.errors import CODES
+from dicomdask.verify import Report
+
+UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def size(nbytes: float) -> str:
+    """Return a number of bytes as people write it: `1.5 MB`."""
+    unit = 0
+    while nbytes >= 1000 and unit < len(UNITS) - 1:
+        nbytes /= 1000
+        unit += 1
+    return f"{nbytes:.0f} {UNITS[0]}" if unit == 0 else f"{nbytes:.1f} {UNITS[unit]}"
+
+
+def info_document(commit: Commit, store: str) -> dict[str, Any]:
+    """Return what `info --json` prints."""
+    return {"store": store, **asdict(commit)}
+
+
+def info_text(commit: Commit, store: str) -> str:
+    """Return what `info` prints."""
+    policy = commit.policy["name"]
+    lines = [
+        f"{store}: commit {commit.n} of {commit.created}",
+        f"policy {policy}, key {commit.key_fingerprint}",
+        "",
+        *modality_lines(commit.statistics),
+        "",
+        *code_lines(commit),
+    ]
+    return "\n".join(lines)
+
+
+def modality_lines(statistics: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return one line a modality: volumes, frames, bytes."""
+    head = ("modality", "volumes", "frames", "decoded", "stored")
+    body = [
+        (
+            name,
+            str(found["volumes"]),
+            str(found["n_frames"]),
+            size(found["raw_bytes"]),
+            size(found["stored_bytes"]),
+        )
+        for name, found in statistics.items()
+    ]
+    return columns([head, *body])
+
+
+def code_lines(commit: Commit) -> list[str]:
+    """Return one line a code with its count and meaning; the counts add up."""
+    outcomes = ("stored", "duplicate", "skipped", "rejected")
+    counts = ", ".join(
+        f"{commit.counts[name]} {name}" for name in outcomes if name in commit.counts
+    )
+    total = commit.counts["inputs"]
+    ordered = sorted(commit.codes.items(), key=lambda item: (-item[1], item[0]))
+    width = max((len(code) for code, _ in ordered), default=0)
+    lines = [
+        f"  {count:>8}  {code:<{width}}  {CODES.get(code, '')}"
+        for code, count in ordered
+    ]
+    return [f"{total} inputs: {counts}", *lines]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows as aligned columns: the first to the left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if number == 0 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def plan_document(parts: Sequence[plan.Plan]) -> dict[str, Any]:
+    """Return what a plan comes to, without any identified value."""
+    volumes = [volume for part in parts for volume in part.volumes]
+    outcomes = [outcome for part in parts for outcome in part.outcomes]
+    return {
+        "volumes": len(volumes),
+        "frames": sum(len(volume.frames) for volume in volumes),
+        "tasks": sum(len(list(plan.volume_tasks(volume))) for volume in volumes),
+        "kinds": dict(sorted(Counter(volume.kind for volume in volumes).items())),
+        "source_bytes": sum(f.size for volume in volumes for f in volume.frames),
+        "raw_bytes": sum(volume.raw_bytes for volume in volumes),
+        "task_memory_bytes": max(map(plan.memory_bytes, volumes), default=0),
+        "codes": dict(sorted(Counter(one.code for one in outcomes).items())),
+    }
+
+
+def plan_text(document: Mapping[str, Any]) -> str:
+    """Return what `plan` and `--dry-run` print."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in document["kinds"].items())
+    read, held = size(document["source_bytes"]), size(document["raw_bytes"])
+    lines = [
+        f"plan: {document['volumes']} volumes of {document['frames']} frames"
+        + (f" ({kinds})" if kinds else ""),
+        f"      {document['tasks']} tasks read {read} and store {held} decoded",
+        f"      a task needs up to {size(document['task_memory_bytes'])} of memory",
+    ]
+    for code, count in document["codes"].items():
+        lines.append(f"      {count} inputs not stored: {code}")
+    return "\n".join(lines)
+
+
+def verify_text(report: Report) -> str:
+    """Return what `verify` prints."""
+    lines = [f"problem: {problem}" for problem in report.problems]
+    lines.append(
+        f"{report.n_parts} table parts and {report.n_volumes} volumes checked, "
+        f"{report.n_frames} frames compared with their sources"
+    )
+    if report.n_unavailable:
+        lines.append(f"{report.n_unavailable} frames read, their sources are not here")
+    n_problems = len(report.problems)
+    lines.append("all is as it should be" if not n_problems else f"{n_problems} wrong")
+    return "\n".join(lines)
