@@ -1,4 +1,4 @@
-"""Turn any pile of DICOM into a dataset that models can be trained on again and again."""
+"""Turn DICOM into a dataset that models can be trained on again and again."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final

@@ -148,12 +148,12 @@ def reports_errors(command: Callable[..., int | None]) -> Callable[..., None]:
             name = error.strerror or type(error).__name__
             click.echo(f"dicomdask: {name}; nothing is lost, run again", err=True)
             code = EXIT_FAILED
-        except Exception as error:  # noqa: BLE001 - its message might hold a value
+        except Exception as error:
             if verbose:
                 raise
             click.echo(
-                f"dicomdask: an unforeseen {type(error).__name__}; nothing is lost: run "
-                "again, with -v for the traceback",
+                f"dicomdask: an unforeseen {type(error).__name__}; nothing is lost, "
+                "run again with -v for the traceback",
                 err=True,
             )
             code = EXIT_FAILED
@@ -304,7 +304,7 @@ def index(sources: tuple[str, ...], work: str, **options: Any) -> int:
 def plan(
     store: str, work: str, *, as_json: bool, limit: int | None, **options: Any
 ) -> int:
-    """Decide volumes, arrays and tasks; written to WORK/plan as JSON to read or edit."""
+    """Decide volumes, arrays and tasks: JSON in WORK/plan to read or edit."""
     settings = _settings(options)
     with steps.open_session(work, progress=ProgressLine(), **options) as session:
         steps.set_target(session, store, settings, limit=limit)
@@ -429,4 +429,3 @@ def demo(store: str | None, scheduler: str | None) -> int:
         f"  ds.read({first['volume_id']!r})   # {list(first['shape'])}"
     )
     return EXIT_DONE
-

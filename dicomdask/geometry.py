@@ -1,9 +1,10 @@
-"""Where slices lie: order, spacing, affine, tilt. Pure numpy, in mm and LPS.
+"""Where slices lie: order, spacing, affine, tilt. In mm and LPS, pure numpy.
 
-Sources: PS3.3 C.7.6.2.1.1 (image position and orientation), C.7.6.3.1.1 (pixel spacing).
+Sources: PS3.3 C.7.6.2.1.1 (position and orientation), C.7.6.3.1.1 (pixel spacing).
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -40,7 +41,7 @@ def parse_orientation(cosines: tuple[float, ...]) -> tuple[Vector, Vector, float
             "bad-geometry", "ImageOrientationPatient is not six finite numbers."
         )
     row, column = np.asarray(cosines, float).reshape(2, 3)
-    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    lengths = float(np.linalg.norm(row)), float(np.linalg.norm(column))
     off = max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(float(row @ column)))
     if off > COSINE_REJECT:
         raise InputError(
@@ -48,7 +49,7 @@ def parse_orientation(cosines: tuple[float, ...]) -> tuple[Vector, Vector, float
             "ImageOrientationPatient is more than 1e-2 from two orthogonal unit "
             "vectors.",
         )
-    return row / lengths[0], column / lengths[1], float(off)
+    return row / lengths[0], column / lengths[1], off
 
 
 def slice_normal(cosines: tuple[float, ...]) -> Vector:
@@ -111,7 +112,7 @@ def find_gaps(distances: Vector) -> Gaps:
 
 def _runs_between_holes(multiples: Vector) -> list[tuple[int, int]]:
     edges = [0, *(np.flatnonzero(multiples > 1) + 1).tolist(), len(multiples) + 1]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _uniform_runs(gaps: Vector) -> list[tuple[int, int]]:

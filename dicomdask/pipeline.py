@@ -34,9 +34,9 @@ def index_bag(parts: Sequence[str], *, work_url: str) -> db.Bag:
     return _over(parts).map(index.index_part, work_url=work_url)
 
 
-def resolve_bag(groups: Sequence[int], *, work_url: str) -> db.Bag:
+def resolve_bag(batches: Sequence[str], *, work_url: str) -> db.Bag:
     """Return a lazy bag of counts, one batch of repeated instances a partition."""
-    return _over(groups).map(resolve.resolve_batch, work_url=work_url)
+    return _over(batches).map(resolve.resolve_batch, work_url=work_url)
 
 
 def plan_bag(buckets: Sequence[str], *, work_url: str) -> db.Bag:
@@ -45,7 +45,7 @@ def plan_bag(buckets: Sequence[str], *, work_url: str) -> db.Bag:
 
 
 def encode_bag(batches: Sequence[tuple[str, int, int]], *, work_url: str) -> db.Bag:
-    """Return a lazy bag of counts, one batch of (plan part, start, stop) a partition."""
+    """Return a lazy bag of counts, one (plan part, start, stop) a partition."""
     return _over(batches).map(encode.encode_batch, work_url=work_url)
 
 
@@ -128,16 +128,16 @@ class Runner:
         """Return how many tasks run at once."""
         if isinstance(self._scheduler, str):
             return 1 if self._scheduler == "synchronous" else int(CPU_COUNT)
-        return max(1, sum(self._scheduler.nthreads().values()))
+        return int(max(1, sum(self._scheduler.nthreads().values())))
 
     @property
     def task_memory(self) -> int | None:
         """Return the bytes that one task may take now; None where nothing limits it."""
         if isinstance(self._scheduler, str):
-            return distributed.system.MEMORY_LIMIT // self.n_workers
+            return int(distributed.system.MEMORY_LIMIT) // self.n_workers
         workers = self._scheduler.scheduler_info(n_workers=-1)["workers"].values()
         limits = [
-            worker["memory_limit"] // worker["nthreads"]
+            int(worker["memory_limit"]) // int(worker["nthreads"])
             for worker in workers
             if worker["memory_limit"]
         ]

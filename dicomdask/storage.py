@@ -334,5 +334,3 @@ def remove_tree(url: str) -> None:
     filesystem, path = _filesystem(decode_path(url))
     if filesystem.exists(path):
         filesystem.rm(path, recursive=True)
-
-

@@ -1,4 +1,4 @@
-"""Rows to Parquet and back: the only room that knows Arrow. Pure: bytes in, bytes out."""
+"""Rows to Parquet and back, bytes to bytes: the only room that knows Arrow."""
 
 import dataclasses
 import types
@@ -231,7 +231,7 @@ def _tuples(values: list[Any]) -> list[Any]:
 
 def is_list(keyword: str) -> bool:
     """Return whether the column of an attribute holds all its values."""
-    return pa.types.is_list(VOLUME_ATTRIBUTES.get(keyword, pa.string()))
+    return bool(pa.types.is_list(VOLUME_ATTRIBUTES.get(keyword, pa.string())))
 
 
 def to_table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -279,24 +279,25 @@ def from_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
         If the bytes are damaged.
     """
     try:
-        return pq.read_table(pa.BufferReader(data), columns=columns)
+        return pq.read_table(pa.BufferReader(data), columns=columns and list(columns))
     except (pa.ArrowInvalid, OSError) as error:
         raise ReadError(f"a Parquet part is damaged ({type(error).__name__})") from None
 
 
 def read_frame(path: str) -> pd.DataFrame:
     """Return one local Parquet file of records as a typed dataframe."""
-    return pq.read_table(path).to_pandas(types_mapper=_TYPES.get)
+    return to_frame(pq.read_table(path))
 
 
 def empty_frame(record: type) -> pd.DataFrame:
     """Return a dataframe without rows, typed as `read_frame` would."""
-    return record_schema(record).empty_table().to_pandas(types_mapper=_TYPES.get)
+    return to_frame(record_schema(record).empty_table())
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """Return a table as a dataframe whose integers stay integers where some miss."""
-    return table.to_pandas(types_mapper=_TYPES.get)
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_TYPES.get)
+    return frame
 
 
 _TYPES: Final = {

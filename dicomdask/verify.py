@@ -185,5 +185,3 @@ def _difference(
 
 def _reference(source: str, frame: int) -> np.ndarray[Any, np.dtype[Any]]:
     return pixels.reference_frame(storage.read(source), frame)
-
-

@@ -1,16 +1,16 @@
 """The work directory: where each identified intermediate lies, and how it is read.
 
-    job.json                    what is converted, into what, with which settings
-    key                         the key, unless it comes from elsewhere
-    manifest/<part>.parquet     listed files
-    changed.parquet             listed files that changed after they were first listed
-    index/<bucket>/<part>.parquet   instances, by keyed hash of their series
-    outcomes/<part>.parquet     what became of listed files that are no instances
-    repeats/<name>.parquet      instances that share their SOP Instance UID
-    verdicts/<name>.parquet     instances that resolve or encode found unfit
-    plan/<bucket>.json          volumes and outcomes
-    parts/<hh>/<task>.parquet   de-identified rows, one file a task
-    receipts/…                  what is done
+- `job.json`: what is converted, into what, with which settings
+- `key`: the key, unless it comes from elsewhere
+- `manifest/<part>.parquet`: listed files
+- `changed.parquet`: listed files that changed after they were first listed
+- `index/<bucket>/<part>.parquet`: instances, by keyed hash of their series
+- `outcomes/<part>.parquet`: what became of listed files that are no instances
+- `repeats/<name>.parquet`: instances that share their SOP Instance UID
+- `verdicts/<name>.parquet`: what resolve or encode found out about instances
+- `plan/<bucket>.json`: volumes and outcomes
+- `parts/<hh>/<task>.parquet`: de-identified rows, one file a task
+- `receipts/…`: what is done
 """
 
 import json

@@ -118,9 +118,7 @@ def _refuse_all(refusal: Refusal, key: Key) -> Iterator[Outcome]:
         yield refuse(instance, refusal.code, refusal.reason, key)
 
 
-def refuse(
-    instance: Instance, code: str, reason: str | None, key: Key
-) -> Outcome:
+def refuse(instance: Instance, code: str, reason: str | None, key: Key) -> Outcome:
     """Return the outcome of an instance that the plan rejects."""
     return Outcome(
         source_key=source_key(instance.url, key),

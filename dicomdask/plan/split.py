@@ -5,7 +5,7 @@ one position; trigger time, say, may well differ from slice to slice of one volu
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -241,9 +241,10 @@ def _resolves(slots: list[list[Instance]], fields: Fields) -> bool:
 
 
 def _where(
-    slots: list[list[Instance]], test: Callable[[Instance], bool]
+    slots: list[list[Instance]], fields: Fields, value: tuple[object, ...]
 ) -> list[list[Instance]]:
-    kept = ([item for item in slot if test(item)] for slot in slots)
+    """Return the slots with only the instances whose key has this value."""
+    kept = ([one for one in slot if _value(one, fields) == value] for slot in slots)
     return [slot for slot in kept if slot]
 
 
@@ -251,10 +252,7 @@ def _by_key(
     slots: list[list[Instance]], fields: Fields, split: tuple[str, ...]
 ) -> list[Stack | Refusal]:
     values = _values(slots, fields)
-    rows = [
-        tuple(slot[0] for slot in _where(slots, lambda i: _value(i, fields) == value))
-        for value in values
-    ]
+    rows = [tuple(slot[0] for slot in _where(slots, fields, value)) for value in values]
     whole = all(len(row) == len(slots) for row in rows)
     if whole and fields not in APART_KEYS:
         stack = Stack(
@@ -273,7 +271,7 @@ def _recurse(
 ) -> list[Stack | Refusal]:
     results: list[Stack | Refusal] = []
     for value in _values(slots, fields):
-        inner = _where(slots, lambda i, value=value: _value(i, fields) == value)  # type: ignore[misc]
+        inner = _where(slots, fields, value)
         results.extend(_split_repeats(inner, (*split, *fields, repr(value))))
     return results
 
@@ -301,7 +299,7 @@ def _by_rank(
     left = _split_repeats(rest, (*split, "rest"))
     return [
         whole.warn("incomplete"),
-        *(item.warn("incomplete") if isinstance(item, Stack) else item for item in left),
+        *(one.warn("incomplete") if isinstance(one, Stack) else one for one in left),
     ]
 
 
@@ -321,9 +319,7 @@ def _keyword(field: str) -> str:
 # --- spacing ------------------------------------------------------------------
 
 
-def _split_irregular(
-    stack: Stack, on_irregular: Irregular
-) -> list[Stack | Refusal]:
+def _split_irregular(stack: Stack, on_irregular: Irregular) -> list[Stack | Refusal]:
     """Cut a stack whose slices are not evenly spaced, or refuse it."""
     slices = stack.grid[0]
     positions = np.array([item.image_position_patient for item in slices])

@@ -76,7 +76,7 @@ def plan_volume(
     placed = _Placement.of(stack)
     return PlannedVolume(
         volume_id=volume_id,
-        revision=_revision(volume_id, stack, layout.__repr__(), policy_digest, key),
+        revision=_revision(volume_id, stack, repr(layout), policy_digest, key),
         series_key=identity,
         kind=kind,
         shape=shape,
@@ -91,7 +91,9 @@ def plan_volume(
         axis_values=stack.axis_values,
         padding=_padding(first),
         n_missing=stack.n_missing,
-        n_duplicates=sum(duplicates.get(i.sop_instance_uid, 0) for i in stack.instances),
+        n_duplicates=sum(
+            duplicates.get(one.sop_instance_uid, 0) for one in stack.instances
+        ),
         warnings=(*stack.warnings, *placed.warnings),
         frames=_frames(stack, key),
     )

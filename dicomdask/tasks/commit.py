@@ -110,7 +110,8 @@ def account(work: Work, key: Key) -> dict[str, dict[str, Any]]:
         part = work.read_plan(name)
         found |= {outcome.source_key: outcome for outcome in part.outcomes}
         for volume in part.volumes:
-            found |= {f.source_key: _stored(f.source_key, f.size) for f in volume.frames}
+            for frame in volume.frames:
+                found[frame.source_key] = _stored(frame.source_key, frame.size)
     found |= _unselected(work, key, found)
     return {name: asdict(found[name]) for name in sorted(found)}
 
@@ -153,10 +154,11 @@ def is_edited(work: Work) -> bool:
 
 
 def _plan_digests(work: Work) -> dict[str, str]:
-    return {
-        name: hashlib.sha256(storage.read(work.path("plan", f"{name}.json"))).hexdigest()
+    texts = {
+        name: storage.read(work.path("plan", f"{name}.json"))
         for name in work.plan_names()
     }
+    return {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
 
 
 # --- change -------------------------------------------------------------------
@@ -229,9 +231,7 @@ def _committed_series(
     return series, sources
 
 
-def _committed_inputs(
-    store: str, parent: Commit | None
-) -> dict[str, dict[str, Any]]:
+def _committed_inputs(store: str, parent: Commit | None) -> dict[str, dict[str, Any]]:
     if parent is None:
         return {}
     return {
@@ -298,5 +298,3 @@ def _summary(volumes: list[dict[str, Any]]) -> dict[str, Any]:
         for name in ("n_frames", "raw_bytes", "stored_bytes"):
             counter[name] += row[name]
     return {name: dict(sorted(found[name].items())) for name in sorted(found)}
-
-

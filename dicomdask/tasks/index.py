@@ -16,7 +16,9 @@ SKIPPED: Final = frozenset({"dicomdir", "no-pixels", "filtered", "not-selected"}
 NOT_DICOM: Final = frozenset({"not-dicom", "empty-file", "archive", "unreadable"})
 
 
-def list_sources(sources: Sequence[str], *, exclude: tuple[str, ...]) -> list[SourceFile]:
+def list_sources(
+    sources: Sequence[str], *, exclude: tuple[str, ...]
+) -> list[SourceFile]:
     """Return the files of all sources, each once, in order of their URLs."""
     found = {
         file.url: file

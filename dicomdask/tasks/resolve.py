@@ -3,10 +3,8 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-
 from typing import Final
 
-import numpy as np
 from pydicom import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -15,7 +13,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from dicomdask import burnedin, commits, header, pixels, plan, storage
+from dicomdask import commits, header, pixels, plan, storage
 from dicomdask.errors import CODES, InputError
 from dicomdask.model import Instance, PlannedFrame, Stage, Verdict
 from dicomdask.pseudonym import Key
@@ -68,7 +66,7 @@ def write_batches(work: Work, key: Key) -> list[str]:
 
     number = work.n_verdicts()
     ranked = [sorted(group, key=rank) for group in groups]
-    names = []
+    names: list[str] = []
     for batch in _batches(ranked):
         names.append(f"{number + len(names):06d}-resolve")
         work.write_repeats(names[-1], batch)
@@ -163,7 +161,7 @@ def _content(instance: Instance) -> tuple[str, ...]:
     """Return what makes two copies the same: decoded pixels, place and scale."""
     dataset = read_dataset(instance.url, instance.size, instance.token)
     frames = pixels.decode_frames(dataset)
-    digest = hashlib.blake2b(np.ascontiguousarray(frames), digest_size=16)
+    digest = hashlib.blake2b(frames.tobytes(), digest_size=16)
     told = (
         frames.shape,
         instance.image_position_patient,

@@ -1,0 +1,35 @@
+"""The steps as a user runs them: index, plan, encode, commit, and all at once.
+
+Each reads and writes the work directory, so a step that was cut off is simply run
+again: it does what has no receipt yet. Nothing here touches an input; the tasks do.
+"""
+
+from dicomdask.steps.convert import convert, finish, prepare
+from dicomdask.steps.session import Progress, Session, open_session
+from dicomdask.steps.stages import (
+    Summary,
+    commit,
+    count_files,
+    encode,
+    index,
+    make_plan,
+)
+from dicomdask.steps.target import check_store, require_dataset, set_target
+
+__all__ = [
+    "Progress",
+    "Session",
+    "Summary",
+    "check_store",
+    "commit",
+    "convert",
+    "count_files",
+    "encode",
+    "finish",
+    "index",
+    "make_plan",
+    "open_session",
+    "prepare",
+    "require_dataset",
+    "set_target",
+]

@@ -1,0 +1,163 @@
+"""All stages at once, as `dicomdask convert` and `dicomdask.convert` run them."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from dicomdask import storage
+from dicomdask.model import Irregular, Profile, Settings
+from dicomdask.steps.session import Progress, Session, no_progress, open_session
+from dicomdask.steps.stages import (
+    Summary,
+    commit,
+    count_files,
+    encode,
+    index,
+    make_plan,
+)
+from dicomdask.steps.target import require_dataset, set_target
+
+
+def convert(
+    sources: str | Sequence[str],
+    store: str,
+    *,
+    work: str | None = None,
+    policy: str = "research",
+    options: Sequence[str] = (),
+    trust_pixels: Sequence[str] = (),
+    key_file: str | None = None,
+    profile: Profile = "balanced",
+    on_irregular: Irregular = "split",
+    where: str | None = None,
+    limit: int | None = None,
+    scheduler: str | None = None,
+    memory: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Summary:
+    """Convert DICOM into a dataset; resume or extend what an earlier run began.
+
+    Parameters
+    ----------
+    sources
+        Files, folders or glob patterns.
+    store
+        Where the dataset is, or will be.
+    work
+        The private directory of identified intermediates; by default `<store>.work`.
+    policy
+        `research`, `basic` or `none`.
+    options
+        Options of PS3.15 Annex E that the policy is to apply besides.
+    trust_pixels
+        Modalities whose pixels you know to hold no text, such as `DX`.
+    key_file
+        The key of the pseudonyms; else the variable `DICOMDASK_KEY`, else a key is
+        made in the work directory.
+    profile
+        How the dataset will be read most: `slice`, `balanced` or `patch`.
+    on_irregular
+        Whether to `split` or `reject` slices that are not evenly spaced.
+    where
+        An expression over DICOM keywords: `Modality == 'CT'`.
+    limit
+        How many volumes to store at most.
+    scheduler
+        None: the current Dask client, else a local cluster fitted to the machine;
+        `synchronous`, `threads`, `processes`, an address or a scheduler file.
+    memory
+        What one worker of a local cluster may take, such as `4GiB`.
+    overwrite
+        Whether to remove the store and begin anew.
+    progress
+        Called with a step, how much of it is done, and how much there is.
+
+    Returns
+    -------
+    Summary
+        The newest commit, and what this run did.
+
+    Raises
+    ------
+    DicomDaskError
+        One sentence that says what, where, and what to do.
+    """
+    names = [sources] if isinstance(sources, str) else list(sources)
+    settings = Settings(
+        policy=policy,
+        options=tuple(options),
+        trusted_pixels=tuple(trust_pixels),
+        profile=profile,
+        on_irregular=on_irregular,
+        where=where,
+    )
+    session = prepare(
+        names,
+        store,
+        settings,
+        work=work,
+        key_file=key_file,
+        limit=limit,
+        scheduler=scheduler,
+        memory=memory,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    with session:
+        return finish(session)
+
+
+def finish(session: Session) -> Summary:
+    """Encode and commit what a session planned."""
+    session.n_encoded = encode(session)
+    return commit(session)
+
+
+def prepare(
+    sources: Sequence[str],
+    store: str,
+    settings: Settings,
+    *,
+    work: str | None = None,
+    key_file: str | None = None,
+    limit: int | None = None,
+    scheduler: str | None = None,
+    memory: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Session:
+    """Do all that comes before encoding, and return the open session.
+
+    See `convert` for the parameters and errors.
+    """
+    target = storage.require_local(store)
+    directory = storage.require_local(work or f"{target}.work")
+    n_files = count_files(sources, exclude=(target, directory))
+    if overwrite:
+        _remove_dataset(target, directory)
+    session = open_session(
+        directory,
+        key_file=key_file,
+        scheduler=scheduler,
+        memory=memory,
+        progress=progress,
+        create=True,
+        n_files=n_files,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(session)
+        set_target(session, target, settings, limit=limit)
+        session.n_indexed = index(session, sources, exclude=(target, directory))
+        make_plan(session)
+        stack.pop_all()
+    return session
+
+
+def _remove_dataset(store: str, work: str) -> None:
+    """Remove a dataset and its intermediates; the key stays."""
+    if storage.exists(store):
+        require_dataset(store)
+        storage.remove_tree(store)
+    for name in storage.list_names(work):
+        if name != "key":
+            storage.remove_tree(storage.join(work, name))

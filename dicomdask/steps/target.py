@@ -1,0 +1,102 @@
+"""What a run plans for: a store that is new, or made with the same settings."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any, get_args
+
+from dicomdask import arrays, commits, storage
+from dicomdask.errors import PlanError, StoreError
+from dicomdask.model import Irregular, Profile, Settings
+from dicomdask.policy import load_policy
+from dicomdask.pseudonym import Key
+from dicomdask.steps.session import Session
+from dicomdask.tasks import planning
+from dicomdask.work import Job
+
+
+def set_target(
+    session: Session, store: str, settings: Settings, *, limit: int | None = None
+) -> None:
+    """Decide what the session plans for.
+
+    Raises
+    ------
+    StoreError
+        If the store is no dataset.
+    PlanError, PolicyError
+        If it was made with other settings, or they cannot be used.
+    """
+    _check_settings(settings, limit)
+    url = storage.require_local(store)
+    if session.work.url.startswith(storage.join(url, "")):
+        raise StoreError("the work directory may not lie inside the store")
+    job = session.work.require_job()
+    job = replace(job, store=url, settings=settings, limit=limit)
+    check_store(job, session.key)
+    session.work.write_job(job)
+
+
+def _check_settings(settings: Settings, limit: int | None) -> None:
+    load_policy(
+        settings.policy,
+        options=settings.options,
+        trusted_pixels=settings.trusted_pixels,
+    )
+    if settings.profile not in get_args(Profile):
+        raise PlanError(f"--profile is one of {', '.join(get_args(Profile))}")
+    if settings.on_irregular not in get_args(Irregular):
+        raise PlanError(f"--on-irregular is one of {', '.join(get_args(Irregular))}")
+    if limit is not None and limit < 1:
+        raise PlanError("--limit is a number of volumes, at least 1")
+
+
+def check_store(job: Job, key: Key) -> None:
+    """Check that the job's store is new, or a dataset made with the same settings.
+
+    Raises
+    ------
+    StoreError
+        If it is something else, or cannot be written to.
+    PlanError
+        If its policy, key, profile or filter differ; named in the message.
+    """
+    store = str(job.store)
+    if storage.exists(store) and storage.list_names(store):
+        require_dataset(store)
+    newest = commits.read_commit(store)
+    if newest is None:
+        return
+    wanted: dict[str, Any] = {**asdict(job.settings), "limit": job.limit}
+    wanted["policy digest"] = planning.job_policy(job).digest
+    wanted["key"] = key.fingerprint()
+    made_with = {
+        **newest.settings,
+        "policy digest": newest.policy["digest"],
+        "key": newest.key_fingerprint,
+    }
+    plain = json.loads(json.dumps(wanted))
+    differing = sorted(name for name in plain if plain[name] != made_with.get(name))
+    if differing:
+        raise PlanError(
+            f"{store} was made with another {', '.join(differing)}; use the same, "
+            "another store, or --overwrite"
+        )
+
+
+def require_dataset(store: str) -> None:
+    """Check that a store is a dicomdask dataset, or raise StoreError."""
+    if not storage.exists(store):
+        raise StoreError(f"there is no dataset at {store}; check the path")
+    try:
+        document = json.loads(storage.read(storage.join(store, "zarr.json")))
+        found = document["attributes"]["dicomdask"]["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StoreError(
+            f"{store} exists and is no dicomdask dataset; give another path, or "
+            "remove what is there"
+        ) from None
+    if found != arrays.FORMAT:
+        raise StoreError(
+            f"{store} has another format than {arrays.FORMAT}; use the version of "
+            "dicomdask that wrote it"
+        )
