@@ -4,7 +4,6 @@ Each reads and writes the work directory, so a step that was cut off is simply r
 again: it does what has no receipt yet. Nothing here touches an input; the tasks do.
 """
 
-from dicomdask.steps.convert import convert, finish, prepare
 from dicomdask.steps.session import Progress, Session, open_session
 from dicomdask.steps.stages import (
     Summary,
@@ -15,6 +14,7 @@ from dicomdask.steps.stages import (
     make_plan,
 )
 from dicomdask.steps.target import check_store, require_dataset, set_target
+from dicomdask.steps.together import convert, finish, prepare
 
 __all__ = [
     "Progress",

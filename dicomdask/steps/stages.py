@@ -1,4 +1,4 @@
-"""The stages, each of which does what has no receipt yet: index, plan, encode, commit."""
+"""The stages: each does what has no receipt yet. Index, plan, encode, commit."""
 
 import datetime
 import hashlib
