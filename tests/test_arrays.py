@@ -6,6 +6,7 @@ import sys
 from itertools import product
 from math import prod
 
+import fsspec
 import numpy as np
 import ome_zarr.io
 import ome_zarr.reader
@@ -157,18 +158,22 @@ def test_arrays_open_by_path_by_url_and_from_their_text(tmp_path):
     for store in (str(tmp_path), f"file://{tmp_path}"):
         opened = arrays.array_from_metadata(text, store, path)
         np.testing.assert_array_equal(opened[1:3], VOLUME[1:3])
+        with pytest.raises(ValueError, match="read-only"):
+            opened[...] = 0
 
 
 def test_remote_stores_open_with_their_options():
-    import fsspec  # noqa: PLC0415
-
     memory = fsspec.filesystem("memory")
     text = arrays.array_metadata(VOLUME.shape, VOLUME.dtype, ZYX, LAYOUT)
     shard = encode_shard(VOLUME, LAYOUT.chunks, LAYOUT.shards, LAYOUT.codec)
     memory.pipe({"/d/0/zarr.json": text.encode(), "/d/0/c/0/0/0": shard})
     try:
-        opened = arrays.open_array("memory://d", "0", {"skip_instance_cache": True})
-        np.testing.assert_array_equal(opened[...], VOLUME)
+        for opened in (
+            arrays.open_array("memory://d", "0", {"token": 1}),
+            arrays.array_from_metadata(text, "memory://d", "0", {"token": 1}),
+        ):
+            np.testing.assert_array_equal(opened[...], VOLUME)
+            assert opened.store.fs.sync_fs.storage_options["token"] == 1
     finally:
         memory.rm("/d", recursive=True)
 

@@ -9,7 +9,8 @@ import pytest
 from pydicom import DataElement, Dataset, Sequence, dcmread
 from pydicom.datadict import DicomDictionary
 
-from dicomdask.deid import MAX_DEPTH, clean_header, header_json
+from dicomdask.deid import clean_header, header_json
+from dicomdask.deid.clean import MAX_DEPTH
 from dicomdask.errors import InputError
 from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key

@@ -191,19 +191,25 @@ def test_a_shard_that_vanishes_later_is_an_error():
 
 
 @pytest.mark.parametrize("keep", [0, 1, 3, 19, 20, 100, 0.5, 0.99])
-@pytest.mark.parametrize("known", [False, True])
-def test_a_truncated_shard_is_an_error(keep, known):
+def test_a_truncated_shard_is_an_error(keep):
     objects, text = encode_array(VOLUME, LAYOUT)
     size = keep if isinstance(keep, int) else int(keep * len(objects[SHARD]))
-    reader, meta = Memory(objects).reader(), parse_metadata(text)
-    box = whole(VOLUME.shape)
-    if known:
-        reader.read("a", meta, (slice(0, 1),) * 3)
-        box = (slice(4, 5), slice(4, 7), slice(4, 8))  # the last chunk
-    cut = objects[SHARD][: min(size, len(objects[SHARD]) // 2) if known else size]
-    objects[SHARD] = cut
+    reader = Memory({SHARD: objects[SHARD][:size]}).reader()
     with pytest.raises(ReadError, match=r"cut short|is damaged"):
-        reader.read("a", meta, box)
+        reader.read("a", parse_metadata(text), whole(VOLUME.shape))
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+def test_a_shard_cut_short_later_is_an_error(codec):
+    """The chunk was checked before, so only the number of bytes tells."""
+    layout = Layout(LAYOUT.chunks, LAYOUT.shards, codec)
+    objects, text = encode_array(VOLUME, layout)
+    reader, meta = Memory(objects).reader(), parse_metadata(text)
+    last = (slice(4, 5), slice(4, 7), slice(4, 8))
+    reader.read("a", meta, last)
+    objects[SHARD] = objects[SHARD][: -(3 * 2 * 2 * 16 + 4) - 1]
+    with pytest.raises(ReadError, match=f"shard {SHARD} is cut short"):
+        reader.read("a", meta, last)
 
 
 def rewrite_index(data, n_chunks, change):
@@ -263,6 +269,7 @@ def test_requests_are_two_at_first_then_one():
         ((slice(0, 2), slice(0, 7), slice(0, 8)), 1),  # a run over two axes
         ((slice(0, 4), slice(0, 1), slice(0, 8)), 2),  # two runs
         ((slice(0, 0), slice(0, 7), slice(0, 8)), 0),  # nothing
+        ((slice(1, 1), slice(0, 7), slice(0, 8)), 0),  # nothing, within a chunk
         (whole(VOLUME.shape), 1),
     ]:
         store.log.clear()
@@ -336,6 +343,16 @@ def test_threads_share_a_reader():
         found = list(pool.map(lambda box: reader.read("a", meta, box), boxes))
     for box, values in zip(boxes, found, strict=True):
         np.testing.assert_array_equal(values, VOLUME[box])
+
+
+@pytest.mark.parametrize("codec", sorted(CODECS))
+def test_boxes_of_the_shape_of_a_chunk_may_lie_anywhere(codec):
+    objects, text = encode_array(VOLUME, Layout((2, 4, 4), (6, 8, 8), codec))
+    reader, meta = Memory(objects).reader(), parse_metadata(text)
+    for start in product(range(4), range(4), range(5)):
+        ends = zip(start, (2, 4, 4), strict=True)
+        box = tuple(slice(first, first + size) for first, size in ends)
+        np.testing.assert_array_equal(reader.read("a", meta, box), VOLUME[box])
 
 
 def test_a_writable_buffer_is_handed_out_without_a_copy():

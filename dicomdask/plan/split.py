@@ -138,7 +138,9 @@ def _cluster_orientations(
     """Name each orientation by the first within 1e-4 of it."""
     names: dict[tuple[float, ...], str] = {}
     leaders: list[tuple[float, ...]] = []
-    for cosines in sorted({item.image_orientation_patient for item in instances}):
+    for cosines in sorted(
+        {one.image_orientation_patient for one in instances}, key=repr
+    ):
         leader = next((one for one in leaders if _same_cosines(one, cosines)), None)
         if leader is None:
             leaders.append(leader := cosines)
@@ -220,7 +222,8 @@ Fields = tuple[str, ...]
 
 
 def _value(instance: Instance, fields: Fields) -> tuple[object, ...]:
-    return tuple(getattr(instance, field) for field in fields)
+    values = (getattr(instance, field) for field in fields)
+    return tuple(None if value != value else value for value in values)
 
 
 def _values(slots: list[list[Instance]], fields: Fields) -> list[tuple[object, ...]]:

@@ -10,10 +10,8 @@ import io
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from functools import partial
 from math import isfinite, nan
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final
 
 import pydicom
 from pydicom.charset import convert_encodings, decode_bytes
@@ -21,16 +19,25 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.errors import InvalidDicomError
 
 from dicomdask.errors import InputError
+from dicomdask.header.elements import (
+    BIG_ENDIAN,
+    EXPLICIT,
+    IMPLICIT,
+    ITEM,
+    UNDEFINED,
+    Element,
+    Prefix,
+    Syntax,
+    guess_syntax,
+    inflated,
+    is_implicit,
+    walk_elements,
+)
 from dicomdask.model import Instance, SourceFile
 
-MAX_HEADER_BYTES: Final = 1 << 28
-"""A longer header is refused; the pixels are not part of it."""
 MAX_INFLATED_BYTES: Final = 1 << 30
 """A deflated data set that inflates to more is refused."""
 
-_BLOCK: Final = 1 << 15
-_UNDEFINED: Final = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS: Final = {
     0x7FE00008: "FloatPixelData",
     0x7FE00009: "DoubleFloatPixelData",
@@ -40,25 +47,13 @@ _META_CLASS, _META_SYNTAX = 0x00020002, 0x00020010
 _CHARACTER_SET, _DIRECTORY = 0x00080005, 0x00041220
 _MODALITY_LUT, _SPECTRUM = 0x00283000, 0x56000020
 _DICOMDIR_CLASS: Final = "1.2.840.10008.1.3.10"
-_IMPLICIT: Final = "1.2.840.10008.1.2"
-_EXPLICIT: Final = "1.2.840.10008.1.2.1"
-_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 # PS3.5 sections A.5, A.7 and A.11: the data set itself is deflated.
 _DEFLATED: Final = {
     "1.2.840.10008.1.2.1.99",
     "1.2.840.10008.1.2.4.95",
     "1.2.840.10008.1.2.4.205",
 }
-# PS3.5 section 7.1.2: two reserved bytes, then four bytes of length.
-_LONG_VRS: Final = frozenset(
-    (
-        *(b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ"),
-        *(b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"),
-    )
-)
 _BINARY: Final = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
-_HEADS: Final = {"<": struct.Struct("<HH2sH"), ">": struct.Struct(">HH2sH")}
-_LENGTHS: Final = {"<": struct.Struct("<I"), ">": struct.Struct(">I")}
 _UID: Final = re.compile(r"[0-2](\.\d+)+")
 # Not 1,234: that may as well be a thousand.
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?(0?,\d+|\d+,(\d{1,2}|\d{4,}))")
@@ -125,64 +120,18 @@ _WANTED: Final = frozenset(
 )
 
 
-class _Syntax(NamedTuple):
-    """How elements are written: the byte order, and without a VR or with one."""
-
-    endian: str
-    implicit: bool
-
-
-class _Element(NamedTuple):
-    """An element: its VR where the file tells, and where its value lies."""
-
-    tag: int
-    vr: bytes | None
-    start: int
-    length: int
-
-
-class _Prefix:
-    """The bytes of a file from its start, read as far as they were needed."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.data = bytearray()
-        self._file = file
-        self._read: Callable[[], bytes] = partial(file.read, _BLOCK)
-
-    def reach(self, stop: int) -> bool:
-        """Read up to `stop`; return whether the file is that long."""
-        if stop > MAX_HEADER_BYTES:
-            raise InputError("too-large", "The header is larger than 256 MiB.")
-        while len(self.data) < stop:
-            block = self._read()
-            if not block:
-                return False
-            self.data += block
-        return True
-
-    def need(self, stop: int) -> None:
-        """Read up to `stop`, or refuse a file that ends before."""
-        if len(self.data) < stop and not self.reach(stop):
-            raise InputError("bad-header")
-
-    def inflate(self, start: int) -> None:
-        """Let what follows `start` be what it inflates to."""
-        del self.data[start:]
-        self._read = partial(next, _inflated(self._file, start), b"")
-
-
 class _Header:
     """The wanted elements of a header, and their values."""
 
-    def __init__(self, prefix: _Prefix) -> None:
-        self.elements: dict[int, _Element] = {}
+    def __init__(self, prefix: Prefix) -> None:
+        self.elements: dict[int, Element] = {}
         self.endian = "<"
         self.prefix = prefix
 
     def raw(self, tag: int) -> bytes | None:
         """Return the bytes of a value; `None` where it is absent."""
         element = self.elements.get(tag)
-        if element is None or element.length == _UNDEFINED:
+        if element is None or element.length == UNDEFINED:
             return None
         return bytes(self.prefix.data[element.start : element.start + element.length])
 
@@ -250,8 +199,8 @@ class _Header:
             return False
         code = f"{self.endian}HH"
         return struct.unpack_from(code, self.prefix.data, element.start) == (
-            _ITEM >> 16,
-            _ITEM & 0xFFFF,
+            ITEM >> 16,
+            ITEM & 0xFFFF,
         )
 
     def values(self) -> dict[str, Any]:
@@ -298,7 +247,7 @@ def read_instance(file: BinaryIO, source: SourceFile) -> Instance:
         ``too-large``, ``dicomdir``, ``no-pixels`` or ``missing-uid``.
     """
     file.seek(0)
-    header = _Header(_Prefix(file))
+    header = _Header(Prefix(file))
     start = _dataset_start(header.prefix)
     syntax, keyword, stop = _try_parse(header, start)
     values = header.values()
@@ -347,8 +296,8 @@ def read_dataset(
             raise InputError("truncated")
         if not dataset.file_meta.get("TransferSyntaxUID"):
             implicit, little = dataset.original_encoding
-            explicit = _EXPLICIT if little else _BIG_ENDIAN
-            uid = pydicom.uid.UID(_IMPLICIT if implicit else explicit)
+            explicit = EXPLICIT if little else BIG_ENDIAN
+            uid = pydicom.uid.UID(IMPLICIT if implicit else explicit)
             dataset.file_meta.TransferSyntaxUID = uid
     except InputError:
         raise
@@ -360,29 +309,17 @@ def read_dataset(
 def _refuse_bomb(data: bytes, limit: int) -> None:
     """Refuse a data set that inflates to more than `limit` bytes."""
     file = io.BytesIO(data)
-    header = _Header(_Prefix(file))
+    header = _Header(Prefix(file))
     start = _walk_meta(header, _dataset_start(header.prefix))
     if header.text(_META_SYNTAX) in _DEFLATED:
         n = 0
-        for block in _inflated(file, start):
+        for block in inflated(file, start):
             n += len(block)
             if n > limit:
                 raise InputError("too-large", "The inflated data set is too large.")
 
 
-def _inflated(file: BinaryIO, start: int) -> Iterator[bytes]:
-    """Yield what follows `start` inflated, 1 MiB at most at once."""
-    file.seek(start)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    while not inflater.eof and (
-        packed := inflater.unconsumed_tail or file.read(_BLOCK)
-    ):
-        block = inflater.decompress(packed, 1 << 20)
-        if block:
-            yield block
-
-
-def _dataset_start(prefix: _Prefix) -> int:
+def _dataset_start(prefix: Prefix) -> int:
     """Return where the first element is; refuse what cannot be DICOM."""
     if not prefix.reach(1):
         raise InputError("empty-file")
@@ -415,7 +352,7 @@ def _starts_plausibly(data: bytearray) -> bool:
     if len(data) < 8:
         return False
     little, big = struct.unpack_from("<H", data)[0], struct.unpack_from(">H", data)[0]
-    if not _is_implicit(data, 0):
+    if not is_implicit(data, 0):
         return little in {2, 8} or big == 8
     return bool(little == 8 and struct.unpack_from("<I", data, 4)[0] < 1 << 16)
 
@@ -462,10 +399,10 @@ def _parse(header: _Header, start: int) -> tuple[str, str | None, int]:
     if uid in _DEFLATED:
         prefix.inflate(start)
     prefix.reach(start + 8)
-    uid = uid or _guess_syntax(prefix.data, start)
-    header.endian = ">" if uid == _BIG_ENDIAN else "<"
-    syntax = _Syntax(header.endian, _is_implicit(prefix.data, start))
-    for element in _elements(prefix, start, syntax):
+    uid = uid or guess_syntax(prefix.data, start)
+    header.endian = ">" if uid == BIG_ENDIAN else "<"
+    syntax = Syntax(header.endian, is_implicit(prefix.data, start))
+    for element in walk_elements(prefix, start, syntax):
         if element.tag in _PIXELS:
             return uid, _PIXELS[element.tag], element.start
         if element.tag in _WANTED:
@@ -476,75 +413,12 @@ def _parse(header: _Header, start: int) -> tuple[str, str | None, int]:
 def _walk_meta(header: _Header, start: int) -> int:
     """Read group 0002 (PS3.10 section 7.1); return where the data set starts."""
     position = start
-    for element in _elements(header.prefix, start, _Syntax("<", implicit=False)):
-        if element.tag >> 16 != 2 or element.length == _UNDEFINED:
+    for element in walk_elements(header.prefix, start, Syntax("<", implicit=False)):
+        if element.tag >> 16 != 2 or element.length == UNDEFINED:
             break
         position = element.start + element.length
         header.prefix.need(position)
         header.elements[element.tag] = element
-    return position
-
-
-def _guess_syntax(data: bytearray, start: int) -> str:
-    """Return the transfer syntax that the first element is written in."""
-    if _is_implicit(data, start):
-        return _IMPLICIT
-    # 0008 in the other byte order is 0800; no file starts with so high a group.
-    return _BIG_ENDIAN if data[start : start + 1] == b"\0" else _EXPLICIT
-
-
-def _is_implicit(data: bytearray, position: int) -> bool:
-    """Tell whether an element has no VR; what the file says of it may be wrong."""
-    vr = data[position + 4 : position + 6]
-    return not (vr.isalpha() and vr.isupper())
-
-
-def _elements(prefix: _Prefix, position: int, syntax: _Syntax) -> Iterator[_Element]:
-    """Yield the elements of the top level; the value is read when the next one is."""
-    while prefix.reach(position + 8):
-        element = _element(prefix, position, syntax)
-        yield element
-        if element.length == _UNDEFINED:
-            position = _skip(prefix, element.start, syntax)
-        else:
-            position = element.start + element.length
-            prefix.need(position)
-
-
-def _element(prefix: _Prefix, position: int, syntax: _Syntax) -> _Element:
-    """Read tag, VR and length of an element (PS3.5 section 7.1)."""
-    group, number, vr, length = _HEADS[syntax.endian].unpack_from(prefix.data, position)
-    tag = group << 16 | number
-    if syntax.implicit or not b"AA" <= vr <= b"ZZ":
-        (length,) = _LENGTHS[syntax.endian].unpack_from(prefix.data, position + 4)
-        return _Element(tag, None, position + 8, length)
-    if vr not in _LONG_VRS:
-        return _Element(tag, vr, position + 8, length)
-    prefix.need(position + 12)
-    (length,) = _LENGTHS[syntax.endian].unpack_from(prefix.data, position + 8)
-    return _Element(tag, vr, position + 12, length)
-
-
-def _skip(prefix: _Prefix, position: int, syntax: _Syntax) -> int:
-    """Return where a value of undefined length ends (PS3.5 section 7.5).
-
-    Sequences and items nest like brackets, so their depth needs no recursion; for each
-    open one it is kept whether its elements are implicit (PS3.5 section 6.2.2).
-    """
-    open_ = [syntax.implicit]
-    while open_:
-        prefix.need(position + 8)
-        element = _element(prefix, position, _Syntax(syntax.endian, open_[-1]))
-        position = element.start
-        if element.tag in {_ITEM_END, _SEQUENCE_END}:
-            open_.pop()
-        elif element.length != _UNDEFINED:
-            position += element.length
-        else:
-            prefix.reach(position + 8)
-            is_item = element.tag == _ITEM
-            implicit = is_item and _is_implicit(prefix.data, position)
-            open_.append(open_[-1] or implicit)
     return position
 
 

@@ -1,0 +1,13 @@
+"""Apply a policy to a header: identified in, de-identified out, or nothing."""
+
+from dicomdask.deid.clean import clean_header
+from dicomdask.deid.document import header_json
+from dicomdask.deid.rules import accession_pseudonym, patient_pseudonym, replace_uid
+
+__all__ = [
+    "accession_pseudonym",
+    "clean_header",
+    "header_json",
+    "patient_pseudonym",
+    "replace_uid",
+]

@@ -1,0 +1,259 @@
+"""The walk over a header: removed elements are not even looked at.
+
+A kept element has to prove that it is harmless: numbers are numbers, UIDs are replaced,
+dates are shifted, and text is in the vocabulary. What cannot prove it, damaged values
+included, is removed. No message holds a value, and no exception carries another.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from pydicom import DataElement, Dataset
+from pydicom.charset import default_encoding
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
+from pydicom.values import convert_SQ
+
+from dicomdask.deid.codes import is_public_code, meaning
+from dicomdask.deid.document import BULK_VRS
+from dicomdask.deid.rules import Context, Rule, patient_pseudonym, rules_of
+from dicomdask.deid.values import PADDING, Values, read_values
+from dicomdask.errors import InputError
+from dicomdask.policy import FULL_DATES, MODIFIED_DATES, Policy, patient_identity
+from dicomdask.pseudonym import Key
+
+MAX_DEPTH: Final = 16
+
+PATIENT_ID: Final = 0x00100020
+ISSUER: Final = 0x00100021
+STUDY_UID: Final = 0x0020000D
+PIXEL_REPRESENTATION: Final = 0x00280103
+CODE_VALUE, CODE_SCHEME, CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
+LONG_CODE_VALUE: Final = 0x00080119
+CODE_TAGS: Final = frozenset({CODE_VALUE, LONG_CODE_VALUE, CODE_SCHEME, CODE_MEANING})
+PIXEL_GROUPS: Final = frozenset({0x7FE0, 0x7F00, 0x7FE1})
+
+_Elements = dict[BaseTag, DataElement | RawDataElement]
+
+
+def clean_header(dataset: Dataset, policy: Policy, key: Key) -> Dataset:
+    """Return the de-identified header of a dataset; the dataset is not changed.
+
+    Parameters
+    ----------
+    dataset
+        One instance as read by pydicom, with or without pixels.
+    policy
+        What to remove, replace and keep.
+    key
+        The key of pseudonyms, UIDs and date shifts.
+
+    Returns
+    -------
+    pydicom.Dataset
+        Without pixels, private elements, file meta and bulk binary. Numbers are plain
+        `int` and `float`, more than one value is a `list`.
+
+    Raises
+    ------
+    InputError
+        With code `deid-failed`, and nothing else, if anything goes wrong.
+    """
+    cleaned = _clean_or_none(dataset, policy, key)
+    if cleaned is None:  # raised here so that it has no context: those hold values
+        raise InputError("deid-failed")
+    return cleaned
+
+
+def _clean_or_none(dataset: Dataset, policy: Policy, key: Key) -> Dataset | None:
+    try:
+        if policy.name == "none":
+            return _copy(dataset)
+        context = _context(dataset, policy, key)
+        return _mark(_clean(dataset, context), policy, context)
+    except Exception:  # noqa: BLE001 -- hostile bytes raise anything, with values in it
+        return None
+
+
+def _context(dataset: Dataset, policy: Policy, key: Key) -> Context:
+    issuer, study = (_decoded(dataset, tag) for tag in (ISSUER, STUDY_UID))
+    identity = patient_identity(_decoded(dataset, PATIENT_ID), issuer, study)
+    shift = 0 if FULL_DATES in policy.options else key.shift_days(identity)
+    signed = _is_signed(dataset)
+    rules = rules_of(policy)
+    return Context(key, rules, identity, issuer, study, shift, signed)
+
+
+def _is_signed(dataset: Dataset) -> bool:
+    element = dataset.get_item(PIXEL_REPRESENTATION)
+    return bool(element) and read_values(element, "US", signed=False) == ("US", [1])
+
+
+def _decoded(dataset: Dataset, tag: int) -> str:
+    """Return the text of an element, in its character set; empty if there is none."""
+    element = dataset.get_item(tag)
+    if element is None:
+        return ""
+    if isinstance(element, RawDataElement):
+        encoding = dataset.original_character_set or default_encoding
+        element = convert_raw_data_element(element, encoding=encoding, ds=dataset)
+    value = element.value
+    parts = value if isinstance(value, MultiValue | list | tuple) else [value]
+    return "\\".join("" if part is None else str(part) for part in parts).strip(PADDING)
+
+
+def _clean(dataset: Dataset, context: Context) -> Dataset:
+    """Return the elements of one level that stay."""
+    kept: _Elements = {}
+    rules = context.rules
+    for tag in sorted(dataset.keys()):
+        rule = rules.get(int(tag))
+        if rule is not None and int(tag) not in CODE_TAGS:
+            element = _clean_element(dataset, tag, rule, context)
+            if element is not None:
+                kept[tag] = element
+    if context.depth and (CODE_VALUE in dataset or LONG_CODE_VALUE in dataset):
+        kept = _with_code(dataset, kept)
+    return Dataset(kept)
+
+
+def _clean_element(
+    dataset: Dataset, tag: BaseTag, rule: Rule, context: Context
+) -> DataElement | None:
+    if rule.action == "Z":
+        return None if rule.vr == "SQ" else _element(tag, rule.vr, [])
+    if rule.vr == "SQ":
+        return _clean_sequence(dataset, tag, context)
+    if rule.action == "D":
+        return _pseudonym(dataset, tag, rule, context)
+    read = read_values(dataset.get_item(tag), rule.vr, signed=context.signed)
+    if read is None:
+        return None
+    vr, values = read
+    cleaned = rule.clean(rule, values, context) if values else values
+    return None if cleaned is None else _element(tag, vr, cleaned)
+
+
+def _element(tag: BaseTag, vr: str, values: Values) -> DataElement:
+    value = values if len(values) > 1 else values[0] if values else None
+    return DataElement(tag, vr, value, already_converted=True)
+
+
+def _pseudonym(
+    dataset: Dataset, tag: BaseTag, rule: Rule, context: Context
+) -> DataElement:
+    if context.depth and int(tag) == PATIENT_ID:
+        issuer = _decoded(dataset, ISSUER) or context.issuer
+        identity = patient_identity(_decoded(dataset, tag), issuer, context.study)
+        context = replace(context, identity=identity)
+    text = _decoded(dataset, tag) if rule.keyword == "AccessionNumber" else ""
+    return _element(tag, rule.vr, rule.clean(rule, [text], context) or [])
+
+
+def _clean_sequence(
+    dataset: Dataset, tag: BaseTag, context: Context
+) -> DataElement | None:
+    """Return a sequence with its items cleaned; None if nothing of it remains."""
+    if context.depth >= MAX_DEPTH:
+        return None
+    inner = replace(context, depth=context.depth + 1)
+    items = _items(dataset.get_item(tag), dataset)
+    cleaned = [item for item in (_clean(item, inner) for item in items) if len(item)]
+    return DataElement(tag, "SQ", Sequence(cleaned)) if cleaned else None
+
+
+def _items(element: Any, dataset: Dataset) -> Iterable[Dataset]:
+    """Return the items of a sequence; none if it is damaged, or is no sequence."""
+    value = element.value
+    try:
+        if isinstance(value, bytes):
+            # PS3.5 6.2.2: a sequence in UN is implicit VR little endian
+            hidden = element.VR == "UN" or getattr(element, "is_implicit_VR", True)
+            little = element.VR == "UN" or getattr(element, "is_little_endian", True)
+            encoding = dataset.original_character_set or default_encoding
+            names = [encoding] if isinstance(encoding, str) else list(encoding)
+            value = convert_SQ(value, hidden, little, names)
+        return list(value) if isinstance(value, Sequence) else ()
+    except Exception:  # noqa: BLE001 -- hostile bytes raise anything, with values in it
+        return ()
+
+
+def _with_code(dataset: Dataset, kept: _Elements) -> _Elements:
+    """Return `kept` with the code of an item if it is public; else nothing.
+
+    The meaning is looked up in pydicom's dictionaries of codes, never copied.
+    """
+    tag = CODE_VALUE if CODE_VALUE in dataset else LONG_CODE_VALUE
+    read = [read_values(e, "SH", signed=False) for e in _code_elements(dataset, tag)]
+    texts = [pair[1][0] for pair in read if pair and len(pair[1]) == 1]
+    if len(texts) != 2 or not is_public_code(*texts):
+        return {}
+    added = {tag: texts[0], CODE_SCHEME: texts[1], CODE_MEANING: meaning(*texts)}
+    vrs = {CODE_VALUE: "SH", LONG_CODE_VALUE: "UC", CODE_SCHEME: "SH"}
+    codes = {t: _element(Tag(t), vrs.get(t, "LO"), [v]) for t, v in added.items() if v}
+    return {**kept, **{Tag(t): element for t, element in codes.items()}}
+
+
+def _code_elements(dataset: Dataset, tag: int) -> list[Any]:
+    tags = (tag, CODE_SCHEME)
+    return [dataset.get_item(tag) for tag in tags if tag in dataset]
+
+
+def _mark(cleaned: Dataset, policy: Policy, context: Context) -> Dataset:
+    """Say what was done (PS3.15 E.1.1, PS3.3 C.7.1.1 and C.12.1)."""
+    for tag in (PATIENT_ID, 0x00100010):
+        vr = "LO" if tag == PATIENT_ID else "PN"
+        cleaned[tag] = _element(
+            Tag(tag), vr, [patient_pseudonym(context.identity, context.key)]
+        )
+    cleaned.PatientIdentityRemoved = "YES"
+    cleaned.DeidentificationMethod = f"dicomdask, policy {policy.name}"
+    cleaned.DeidentificationMethodCodeSequence = [_code(*c) for c in policy.codes]
+    cleaned.LongitudinalTemporalInformationModified = _temporal(policy)
+    return cleaned
+
+
+def _temporal(policy: Policy) -> str:
+    if MODIFIED_DATES in policy.options:
+        return "MODIFIED"
+    return "UNMODIFIED" if FULL_DATES in policy.options else "REMOVED"
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = value, "DCM"
+    item.CodeMeaning = meaning
+    return item
+
+
+def _copy(dataset: Dataset) -> Dataset:
+    """Return everything but pixels and bulk binary, as it is (policy `none`)."""
+    kept: _Elements = {}
+    encoding = dataset.original_character_set or default_encoding
+    for tag in sorted(dataset.keys()):
+        if tag.group in PIXEL_GROUPS or tag.group < 8 or tag.element == 0:
+            continue
+        element: Any = _copy_element(dataset, tag, encoding)
+        if element is not None:
+            kept[tag] = element
+    return Dataset(kept)
+
+
+def _copy_element(dataset: Dataset, tag: BaseTag, encoding: Any) -> DataElement | None:
+    element: Any = dataset.get_item(tag)
+    try:
+        if isinstance(element, RawDataElement):
+            element = convert_raw_data_element(element, encoding=encoding, ds=dataset)
+        if element.VR == "SQ":
+            return DataElement(tag, "SQ", Sequence(_copy(i) for i in element.value))
+        bulk = element.VR in BULK_VRS or isinstance(element.value, bytes)
+        return None if bulk else _element_as_is(tag, element)
+    except Exception:  # noqa: BLE001 -- hostile bytes raise anything, with values in it
+        return None
+
+
+def _element_as_is(tag: BaseTag, element: DataElement) -> DataElement:
+    return DataElement(tag, element.VR, element.value, already_converted=True)

@@ -1,0 +1,180 @@
+"""What becomes of the values of a kept element, by VR; None where they must go."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import cache, lru_cache
+from typing import Final
+
+from pydicom._uid_dict import UID_dictionary
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+
+from dicomdask.deid.values import FORMATS, PADDING, Values
+from dicomdask.policy import PSEUDONYMS, Policy, vocabulary
+from dicomdask.pseudonym import Key
+
+NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.A)
+INTEGER: Final = re.compile(r"[+-]?\d{1,12}", re.A)
+AGE: Final = re.compile(r"(\d{3})([DWMY])", re.A)
+DATE: Final = re.compile(r"(\d{4})(\.?)(\d{2})\2(\d{2})", re.A)
+_TIME: Final = r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?"
+TIME: Final = re.compile(_TIME, re.A)
+DATE_TIME: Final = re.compile(rf"(\d{{8}})({_TIME})?([+-][01]\d[0-5]\d)?", re.A)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the cleaning of one instance needs to know; identified."""
+
+    key: Key
+    rules: Mapping[int, "Rule"]
+    identity: str
+    issuer: str
+    study: str
+    shift_days: int
+    signed: bool
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What to do with one tag; `clean` returns None where the value must go."""
+
+    keyword: str
+    vr: str
+    action: str
+    clean: Callable[["Rule", Values, Context], Values | None]
+
+
+def patient_pseudonym(identity: str, key: Key) -> str:
+    """Return what stands in PatientID and PatientName for a `patient_identity`."""
+    return key.digest("PatientID", identity)
+
+
+def accession_pseudonym(accession_number: str, key: Key) -> str:
+    """Return what stands in AccessionNumber."""
+    return key.digest("AccessionNumber", accession_number.strip(PADDING))
+
+
+def replace_uid(uid: str, key: Key) -> str:
+    """Return a well-known UID as it is, and another one's replacement."""
+    text = uid.strip(PADDING)
+    return text if text in UID_dictionary else key.uid(text)
+
+
+def _keep_terms(rule: Rule, values: Values, context: Context) -> Values | None:
+    """Keep the values that are in the vocabulary, each in its place."""
+    kept = [text if _allows(rule.keyword, rule.vr, text) else "" for text in values]
+    return kept if any(kept) else None
+
+
+@lru_cache(maxsize=4096)
+def _allows(keyword: str, vr: str, text: str) -> bool:
+    return vocabulary().allows(keyword, vr, text)
+
+
+def _keep_numbers(rule: Rule, values: Values, context: Context) -> Values | None:
+    return values
+
+
+def _keep_decimals(rule: Rule, values: Values, context: Context) -> Values | None:
+    if not all(text == "" or NUMBER.fullmatch(text) for text in values):
+        return None
+    numbers = [float(text) if text else None for text in values]
+    return numbers if all(n is None or math.isfinite(n) for n in numbers) else None
+
+
+def _keep_integers(rule: Rule, values: Values, context: Context) -> Values | None:
+    if not all(text == "" or INTEGER.fullmatch(text) for text in values):
+        return None
+    numbers = [int(text) if text else None for text in values]
+    return numbers if all(n is None or abs(n) <= 2**31 for n in numbers) else None
+
+
+def _replace_uids(rule: Rule, values: Values, context: Context) -> Values | None:
+    return [replace_uid(text, context.key) if text else "" for text in values]
+
+
+def _shift_dates(rule: Rule, values: Values, context: Context) -> Values | None:
+    shifted = [_shift_date(text, context.shift_days) for text in values]
+    return None if None in shifted else shifted
+
+
+def _shift_date(text: str, days: int) -> str | None:
+    match = DATE.fullmatch(text)
+    if match is None:
+        return None
+    year, _, month, day = match.groups()
+    try:
+        moved = date(int(year), int(month), int(day)) + timedelta(days)
+    except (ValueError, OverflowError):
+        return None
+    return f"{moved.year:04d}{moved.month:02d}{moved.day:02d}"
+
+
+def _shift_datetimes(rule: Rule, values: Values, context: Context) -> Values | None:
+    shifted = [_shift_datetime(text, context.shift_days) for text in values]
+    return None if None in shifted else shifted
+
+
+def _shift_datetime(text: str, days: int) -> str | None:
+    """Shift by whole days; the time, its fraction and the UTC offset stay as written.
+
+    The offset may bring the instant to another day, not the interval to another length.
+    """
+    match = DATE_TIME.fullmatch(text)
+    moved = _shift_date(match[1], days) if match else None
+    return None if match is None or moved is None else moved + text[8:]
+
+
+def _keep_times(rule: Rule, values: Values, context: Context) -> Values | None:
+    return values if all(TIME.fullmatch(text) for text in values) else None
+
+
+def _cap_ages(rule: Rule, values: Values, context: Context) -> Values | None:
+    """Keep ages up to 89 years; older ones become 89."""
+    matches = [AGE.fullmatch(text) for text in values]
+    if not all(matches):
+        return None
+    years = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
+    old = [match and int(match[1]) / years[match[2]] > 89 for match in matches]
+    return ["089Y" if o else t for o, t in zip(old, values, strict=True)]
+
+
+def _patient(rule: Rule, values: Values, context: Context) -> Values | None:
+    return [patient_pseudonym(context.identity, context.key)]
+
+
+def _accession(rule: Rule, values: Values, context: Context) -> Values | None:
+    return [accession_pseudonym(text, context.key) for text in values if text]
+
+
+_VALUE_RULES: Final = {
+    **dict.fromkeys((*FORMATS, "US or SS"), _keep_numbers),
+    "DS": _keep_decimals,
+    "IS": _keep_integers,
+    "UI": _replace_uids,
+    "DA": _shift_dates,
+    "DT": _shift_datetimes,
+    "TM": _keep_times,
+    "AS": _cap_ages,
+}
+_PSEUDONYM_RULES: Final = {
+    **dict.fromkeys(PSEUDONYMS, _patient),
+    "AccessionNumber": _accession,
+}
+
+
+@cache
+def rules_of(policy: Policy) -> Mapping[int, Rule]:
+    """Return the rule of each tag that a policy does not remove."""
+    return {tag: _rule(tag, action) for tag, action in policy.actions.items()}
+
+
+def _rule(tag: int, action: str) -> Rule:
+    keyword, vr = keyword_for_tag(tag), dictionary_VR(tag)
+    if action == "D":
+        return Rule(keyword, vr, action, _PSEUDONYM_RULES[keyword])
+    return Rule(keyword, vr, action, _VALUE_RULES.get(vr, _keep_terms))

@@ -1,0 +1,149 @@
+"""The elements of a data set as they lie in a file (PS3.5 section 7): a lazy walk."""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import BinaryIO, Final, NamedTuple
+
+from dicomdask.errors import InputError
+
+MAX_HEADER_BYTES: Final = 1 << 28
+"""A longer header is refused; the pixels are not part of it."""
+UNDEFINED: Final = 0xFFFFFFFF
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+IMPLICIT: Final = "1.2.840.10008.1.2"
+EXPLICIT: Final = "1.2.840.10008.1.2.1"
+BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
+
+_BLOCK: Final = 1 << 15
+# PS3.5 section 7.1.2: two reserved bytes, then four bytes of length.
+_LONG_VRS: Final = frozenset(
+    (
+        *(b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ"),
+        *(b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"),
+    )
+)
+_HEADS: Final = {"<": struct.Struct("<HH2sH"), ">": struct.Struct(">HH2sH")}
+_LENGTHS: Final = {"<": struct.Struct("<I"), ">": struct.Struct(">I")}
+
+
+class Syntax(NamedTuple):
+    """How elements are written: the byte order, and without a VR or with one."""
+
+    endian: str
+    implicit: bool
+
+
+class Element(NamedTuple):
+    """An element: its VR where the file tells, and where its value lies."""
+
+    tag: int
+    vr: bytes | None
+    start: int
+    length: int
+
+
+class Prefix:
+    """The bytes of a file from its start, read as far as they were needed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.data = bytearray()
+        self._file = file
+        self._read: Callable[[], bytes] = partial(file.read, _BLOCK)
+
+    def reach(self, stop: int) -> bool:
+        """Read up to `stop`; return whether the file is that long."""
+        if stop > MAX_HEADER_BYTES:
+            raise InputError("too-large", "The header is larger than 256 MiB.")
+        while len(self.data) < stop:
+            block = self._read()
+            if not block:
+                return False
+            self.data += block
+        return True
+
+    def need(self, stop: int) -> None:
+        """Read up to `stop`, or refuse a file that ends before."""
+        if len(self.data) < stop and not self.reach(stop):
+            raise InputError("bad-header")
+
+    def inflate(self, start: int) -> None:
+        """Let what follows `start` be what it inflates to."""
+        del self.data[start:]
+        self._read = partial(next, inflated(self._file, start), b"")
+
+
+def inflated(file: BinaryIO, start: int) -> Iterator[bytes]:
+    """Yield what follows `start` inflated, 1 MiB at most at once."""
+    file.seek(start)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    while not inflater.eof and (
+        packed := inflater.unconsumed_tail or file.read(_BLOCK)
+    ):
+        block = inflater.decompress(packed, 1 << 20)
+        if block:
+            yield block
+
+
+def guess_syntax(data: bytearray, start: int) -> str:
+    """Return the transfer syntax that the first element is written in."""
+    if is_implicit(data, start):
+        return IMPLICIT
+    # 0008 in the other byte order is 0800; no file starts with so high a group.
+    return BIG_ENDIAN if data[start : start + 1] == b"\0" else EXPLICIT
+
+
+def is_implicit(data: bytearray, position: int) -> bool:
+    """Tell whether an element has no VR; what the file says of it may be wrong."""
+    vr = data[position + 4 : position + 6]
+    return not (vr.isalpha() and vr.isupper())
+
+
+def walk_elements(prefix: Prefix, position: int, syntax: Syntax) -> Iterator[Element]:
+    """Yield the elements of the top level; the value is read when the next one is."""
+    while prefix.reach(position + 8):
+        element = _element(prefix, position, syntax)
+        yield element
+        if element.length == UNDEFINED:
+            position = _skip(prefix, element.start, syntax)
+        else:
+            position = element.start + element.length
+            prefix.need(position)
+
+
+def _element(prefix: Prefix, position: int, syntax: Syntax) -> Element:
+    """Read tag, VR and length of an element (PS3.5 section 7.1)."""
+    group, number, vr, length = _HEADS[syntax.endian].unpack_from(prefix.data, position)
+    tag = group << 16 | number
+    if syntax.implicit or not b"AA" <= vr <= b"ZZ":
+        (length,) = _LENGTHS[syntax.endian].unpack_from(prefix.data, position + 4)
+        return Element(tag, None, position + 8, length)
+    if vr not in _LONG_VRS:
+        return Element(tag, vr, position + 8, length)
+    prefix.need(position + 12)
+    (length,) = _LENGTHS[syntax.endian].unpack_from(prefix.data, position + 8)
+    return Element(tag, vr, position + 12, length)
+
+
+def _skip(prefix: Prefix, position: int, syntax: Syntax) -> int:
+    """Return where a value of undefined length ends (PS3.5 section 7.5).
+
+    Sequences and items nest like brackets, so their depth needs no recursion; for each
+    open one it is kept whether its elements are implicit (PS3.5 section 6.2.2).
+    """
+    open_ = [syntax.implicit]
+    while open_:
+        prefix.need(position + 8)
+        element = _element(prefix, position, Syntax(syntax.endian, open_[-1]))
+        position = element.start
+        if element.tag in {ITEM_END, SEQUENCE_END}:
+            open_.pop()
+        elif element.length != UNDEFINED:
+            position += element.length
+        else:
+            prefix.reach(position + 8)
+            is_item = element.tag == ITEM
+            implicit = is_item and is_implicit(prefix.data, position)
+            open_.append(open_[-1] or implicit)
+    return position

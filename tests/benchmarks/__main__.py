@@ -1,0 +1,34 @@
+"""Run them: `python -m tests.benchmarks [--scale tiny|full] [--only NAME]`."""
+
+import argparse
+from collections.abc import Callable
+
+from tests.benchmarks import bench_convert, bench_index, bench_patches, bench_slices
+from tests.benchmarks.contest import Report
+from tests.benchmarks.goals import goal_table
+from tests.benchmarks.inputs import SCALES
+
+BENCHMARKS: dict[str, Callable[[str], Report]] = {
+    "index": bench_index.run,
+    "convert": bench_convert.run,
+    "slices": bench_slices.run,
+    "patches": bench_patches.run,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what is asked for; print each contest, then the goals."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("--scale", choices=SCALES, default="full")
+    parser.add_argument("--only", choices=BENCHMARKS, action="append")
+    options = parser.parse_args(arguments)
+    measures: dict[str, float] = {}
+    for name in options.only or BENCHMARKS:
+        report = BENCHMARKS[name](options.scale)
+        print(report.text(), end="\n\n", flush=True)
+        measures |= report.measures
+    print(goal_table(measures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What the project wants to reach: ratios, each with a bar and a stretch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tests.benchmarks.contest import align
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A ratio to reach, or to stay below."""
+
+    bar: float
+    stretch: float | None = None
+    at_most: bool = False
+
+    def verdict(self, measured: float) -> str:
+        """Return whether the goal is met, and how well."""
+        sign = -1 if self.at_most else 1
+        if sign * measured < sign * self.bar:
+            return "missed"
+        if self.stretch is None or sign * measured < sign * self.stretch:
+            return "met"
+        return "stretch"
+
+
+GOALS = {
+    "index / pydicom full": Goal(10, 15),
+    "slices none / memmap": Goal(0.55, 0.75),
+    "slices lz4 / zarr-python": Goal(10, 13),
+    "slices lz4 / tensorstore": Goal(1.8, 2.2),
+    "slices lz4 / raw DICOM": Goal(8, 10),
+    "patches none / memmap": Goal(0.4, 0.6),
+    "patches lz4 / zarr-python": Goal(9, 12),
+    "patches lz4 / tensorstore": Goal(1.1, 1.5),
+    "patches lz4 / raw DICOM": Goal(75, 100),
+    "convert / unavoidable": Goal(0.80),
+    "convert: finished again": Goal(0.02, at_most=True),
+}
+
+
+def goal_table(measures: Mapping[str, float]) -> str:
+    """Return one line a goal that was measured."""
+    lines = [
+        (
+            name,
+            f"{measures[name]:.3g}",
+            ("≤ " if goal.at_most else "") + f"{goal.bar:g}",
+            "" if goal.stretch is None else f"{goal.stretch:g}",
+            goal.verdict(measures[name]),
+        )
+        for name, goal in GOALS.items()
+        if name in measures
+    ]
+    return align([("goals", "measured", "bar", "stretch", ""), *lines])

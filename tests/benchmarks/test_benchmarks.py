@@ -1,0 +1,88 @@
+"""Benchmarks run at a tiny size: contenders agree and tables are whole. No timing."""
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from tests.benchmarks import bench_convert
+from tests.benchmarks.__main__ import BENCHMARKS, main
+from tests.benchmarks.contest import Contender, Report, compete
+from tests.benchmarks.goals import GOALS, Goal, goal_table
+
+READERS = (
+    *("memmap (limit)", "dicomdask", "dicomdask, first touch"),
+    *("zarr-python", "tensorstore", "pydicom, raw DICOM"),
+)
+
+
+@pytest.fixture(scope="module", params=list(BENCHMARKS))
+def benchmark(request: pytest.FixtureRequest) -> tuple[str, Report]:
+    with patch("os.fsync"):  # most of the time of so small a size
+        return request.param, BENCHMARKS[request.param]("tiny")
+
+
+def test_contenders_return_the_same(benchmark):
+    _, report = benchmark
+    for contest in report.contests:
+        first, *others = contest.outputs.values()
+        assert others
+        assert len(first)
+        for other in others:
+            if isinstance(first, np.ndarray):
+                np.testing.assert_array_equal(other, first)
+            elif isinstance(first[0], np.ndarray):
+                np.testing.assert_array_equal(np.stack(other), np.stack(first))
+            else:
+                assert other == first
+
+
+def test_tables_are_whole(benchmark):
+    name, report = benchmark
+    assert {goal for goal in GOALS if goal.startswith(name)} == set(report.measures)
+    assert all(value > 0 for value in report.measures.values())
+    titles = " ".join(contest.title for contest in report.contests)
+    if name in ("slices", "patches"):
+        assert len(report.contests) == 6
+        assert all(codec in titles for codec in ("none", "lz4", "zstd"))
+        for contest in report.contests:
+            assert contest.timings.keys() >= set(READERS)
+            assert any(one.startswith("h5py") for one in contest.timings)
+    for contest in report.contests:
+        lines = contest.table().splitlines()
+        assert len(lines) == 2 + len(contest.timings)
+        assert all(any(n in line for line in lines) for n in contest.timings)
+    if name == "convert":
+        check_stages(report.text())
+
+
+def check_stages(text: str) -> None:
+    for stage in bench_convert.UNAVOIDABLE:
+        assert text.count(f"\n{stage} ") == 2
+    for stage, *_ in bench_convert.STAGES:
+        assert f"\n{stage} " in text
+    assert "finished job again" in text
+
+
+def test_main_prints_the_goals(capsys):
+    main(["--scale", "tiny", "--only", "index"])
+    printed = capsys.readouterr().out
+    assert "pydicom full" in printed
+    assert "index / pydicom full" in printed.splitlines()[-1]
+
+
+def test_contenders_run_interleaved():
+    order = []
+    contenders = {n: Contender(lambda n=n: order.append(n), 1) for n in "abc"}
+    contest = compete("t", contenders, unit="calls", reference="a", rounds=2)
+    assert "".join(order) == "abcabcabc"
+    assert contest.ratio("a", "a") == 1
+    assert len(contest.timings["b"].wall) == 2
+
+
+def test_goals_tell_how_well_they_are_met():
+    goal = Goal(10, 15)
+    assert [goal.verdict(x) for x in (9, 10, 15)] == ["missed", "met", "stretch"]
+    assert Goal(0.02, at_most=True).verdict(0.03) == "missed"
+    assert Goal(0.02, at_most=True).verdict(0.02) == "met"
+    assert len(goal_table(dict.fromkeys(GOALS, 1.0)).splitlines()) == 1 + len(GOALS)

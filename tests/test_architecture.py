@@ -1,0 +1,189 @@
+"""The floors and walls of the house: a room imports only from lower floors."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dicomdask"
+
+FLOORS = {
+    1: {"errors", "model", "pseudonym", "standard"},
+    2: {
+        "burnedin",
+        "geometry",
+        "header",
+        "layout",
+        "pixels",
+        "policy",
+        "storage",
+        "tables",
+        "values",
+    },
+    3: {"arrays", "commits", "deid", "plan", "rows", "shards"},
+    4: {"work", "dataset"},
+    5: {"tasks", "verify"},
+    6: {"pipeline", "loaders"},
+    7: {"steps", "show"},
+    8: {"cli"},
+}
+WITHIN_A_FLOOR = {("arrays", "shards"), ("verify", "tasks")}
+"""Arrows within a floor: metadata names the codecs; the barrier guards verify too."""
+
+HOMES = {
+    "dask": {"pipeline", "loaders/xarray"},
+    "distributed": {"pipeline"},
+    "fsspec": {"storage"},
+    "s3fs": set(),
+    "zarr": {"arrays"},
+    "pyarrow": {"tables"},
+    "click": {"cli"},
+    "numcodecs": {"shards"},
+    "xarray": {"loaders/xarray"},
+    "torch": {"loaders/torch"},
+}
+HOLD_IDENTIFIED = {"header", "deid", "pixels", "burnedin", "labels", "tasks", "cli"}
+USE_DICTIONARIES = {"policy", "rows", "standard"}
+"""Rooms that look up tags in pydicom's dictionary and see no dataset."""
+
+READ_SIDE = {"dataset", "shards", "values", "commits", "arrays", "tables", "storage"}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).with_suffix("").as_posix()
+        if name != "__init__":
+            found[name.removesuffix("/__init__")] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Return the dotted names a file imports, at any depth of the file."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms_of(path: Path) -> set[str]:
+    """Return the rooms of this project that a file imports from."""
+    parts = [name.split(".") for name in imports(path)]
+    return {part[1] for part in parts if part[0] == "dicomdask" and len(part) > 1}
+
+
+def floor_of(room: str) -> int:
+    return next(floor for floor, rooms in FLOORS.items() if room in rooms)
+
+
+def room_of(module: str) -> str:
+    return module.split("/")[0]
+
+
+def test_each_room_has_a_floor():
+    known = set().union(*FLOORS.values())
+    assert {room_of(module) for module in modules()} == known
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_room_imports_only_from_lower_floors(module):
+    room = room_of(module)
+    for other in rooms_of(modules()[module]) - {room}:
+        if other.startswith("__"):
+            continue
+        allowed = (room, other) in WITHIN_A_FLOOR
+        assert allowed or floor_of(other) < floor_of(room), f"{module} -> {other}"
+
+
+def test_no_import_circle_within_a_room():
+    graph = {
+        name: {
+            other
+            for other in modules()
+            for used in imports(path)
+            if other != name
+            and used.startswith(f"dicomdask.{other.replace('/', '.')}.")
+            and room_of(other) == room_of(name)
+            and "/" in other
+        }
+        for name, path in modules().items()
+        if "/" in name
+    }
+    while leaves := {name for name, used in graph.items() if not used & set(graph)}:
+        graph = {name: used for name, used in graph.items() if name not in leaves}
+    assert not graph
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_one_home_for_each_library(library):
+    users = {
+        name
+        for name, path in modules().items()
+        if any(used.split(".")[0] == library for used in imports(path))
+    }
+    assert users <= HOMES[library]
+
+
+def test_who_may_hold_identified_datasets():
+    users = {
+        room_of(name)
+        for name, path in modules().items()
+        if any(used.split(".")[0] == "pydicom" for used in imports(path))
+    }
+    assert users <= HOLD_IDENTIFIED | USE_DICTIONARIES
+
+
+def reachable(start: str) -> set[str]:
+    """Return the rooms that a room reaches, whatever it goes through."""
+    seen, left = set(), {start}
+    while left:
+        room = left.pop()
+        seen.add(room)
+        for name, path in modules().items():
+            if room_of(name) == room:
+                left |= rooms_of(path) - seen - {"__version__"}
+    return seen
+
+
+def test_the_read_side_reaches_neither_dask_nor_pydicom():
+    rooms = reachable("dataset")
+    assert rooms <= READ_SIDE | {"errors", "model"}
+    for name, path in modules().items():
+        if room_of(name) in rooms:
+            roots = {used.split(".")[0] for used in imports(path)}
+            assert not roots & {"dask", "distributed", "pydicom"}, name
+
+
+def test_the_plan_reaches_no_storage_no_clock_no_environment():
+    assert not reachable("plan") & {"storage", "pipeline", "tasks", "work"}
+    for name, path in modules().items():
+        if room_of(name) == "plan":
+            roots = {used.split(".")[0] for used in imports(path)}
+            assert not roots & {"os", "time", "datetime", "dask", "random"}, name
+
+
+def test_only_few_places_catch_everything():
+    allowed = {"tasks/barrier", "cli", "verify", "plan/build"}
+    users = {
+        name
+        for name, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ExceptHandler)
+        and isinstance(node.type, ast.Name)
+        and node.type.id in ("Exception", "BaseException")
+    }
+    assert users <= allowed
+
+
+def test_files_and_functions_stay_small():
+    for name, path in modules().items():
+        text = path.read_text()
+        assert text.count("\n") <= 450, f"{name} is long: make it a folder"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                assert lines <= 60, f"{name}.{node.name} has {lines} lines"
