@@ -14,6 +14,7 @@ CODES: Final[dict[str, str]] = {
     "archive": "Archives are not opened yet; unpack it, then run again.",
     "not-dicom": "The content is not DICOM.",
     "bad-header": "The header is damaged: it could not be parsed up to the pixels.",
+    "missing-pixels": "The object is an image by its class, but has no pixels.",
     "missing-uid": "Patient, study, series or instance cannot be told apart: "
     "a Study, Series, SOP Class or SOP Instance UID is missing.",
     "dicomdir": "A DICOMDIR lists other files; it holds no pixels.",

@@ -1,16 +1,15 @@
 """Standard Zarr v3 shards as bytes: encode one, read a box out of many.
 
 A shard is `sharding_indexed` with its index at the end (bytes, then crc32c); its inner
-chunks are little endian bytes, perhaps blosc, then crc32c. Storage is injected, so
-nothing here knows where the bytes lie. There are no locks and no threads: readers work
-from many threads and survive fork and pickling.
+chunks are little endian bytes, perhaps blosc, then crc32c. Storage is injected. There
+are no locks and no threads, so that readers work in many threads and survive a fork.
 """
 
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any, Final, NamedTuple
@@ -22,6 +21,7 @@ from numcodecs import blosc
 from dicomdask.errors import PlanError, ReadError
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Shape = tuple[int, ...]
 Box = tuple[slice, ...]
 _Piece = tuple[int, Box, Box]  # number in the shard, target in the output, inside
 _Span = tuple[int, int, slice, slice]  # the same along one axis, shard's place first
@@ -31,24 +31,19 @@ GetRange = Callable[[str, int, int], Any]
 GetRanges = Callable[[str, Sequence[tuple[int, int]]], Sequence[Any]]
 GetTail = Callable[[str, int], Any]
 
-ABSENT: Final = 2**64 - 1
-"""What the index of a shard holds, twice, for a chunk that is not there."""
+ABSENT: Final = 2**64 - 1  # in an index, twice: this chunk is not there
+ENTRY_BYTES, CRC_BYTES = 16, 4
+RUN_BYTES = 16 << 20
+"""Bounds a range of several chunks, and so the memory that a read needs."""
 
-RUN_BYTES: Final = 16 << 20
-"""Bounds one range of several chunks, and so the memory that a read needs."""
-
-CRC_BYTES: Final = 4
-ENTRY_BYTES: Final = 16
-BLOSC_HEADER: Final = struct.Struct("<4xI4xI")
-SHUFFLES: Final = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
+BLOSC_HEADER: Final = struct.Struct("<4xI4xI")  # size decoded, size encoded
 DTYPES: Final = tuple(np.dtype(code).name for code in "?bBhHiIqQfd")
 LITTLE: Final = {"name": "bytes", "configuration": {"endian": "little"}}
 CRC32C: Final = {"name": "crc32c"}
 KEY_ENCODING: Final = {"name": "default", "configuration": {"separator": "/"}}
-KEY_ENCODINGS: Final = ({"name": "default"}, KEY_ENCODING)
 REPAIR: Final = "restore it from a copy, or convert its series again"
 
-CODECS: Final[Mapping[str, Mapping[str, str | int] | None]] = {
+CODECS: Final[Mapping[str, Mapping[str, Any] | None]] = {
     "none": None,
     "lz4": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"},
     "zstd": {"cname": "zstd", "clevel": 1, "shuffle": "bitshuffle"},
@@ -61,8 +56,8 @@ def codec_chain(codec: str, dtype: np.dtype[Any]) -> list[dict[str, Any]]:
     configuration = CODECS[codec]
     if configuration is None:
         return [LITTLE, CRC32C]
-    blosc_json = {**configuration, "typesize": dtype.itemsize, "blocksize": 0}
-    return [LITTLE, {"name": "blosc", "configuration": blosc_json}, CRC32C]
+    settings = {**configuration, "typesize": dtype.itemsize, "blocksize": 0}
+    return [LITTLE, {"name": "blosc", "configuration": settings}, CRC32C]
 
 
 def shard_key(corner: tuple[int, ...]) -> str:
@@ -71,12 +66,7 @@ def shard_key(corner: tuple[int, ...]) -> str:
 
 
 def encode_shard(
-    array: Array,
-    chunks: tuple[int, ...],
-    shards: tuple[int, ...],
-    codec: str,
-    *,
-    fill: int = 0,
+    array: Array, chunks: Shape, shards: Shape, codec: str, *, fill: int = 0
 ) -> bytes:
     """Encode one shard; the same array gives the same bytes.
 
@@ -99,30 +89,24 @@ def encode_shard(
     _check_fit(array.shape, chunks, shards)
     grid = tuple(shard // chunk for shard, chunk in zip(shards, chunks, strict=True))
     index = np.full((*grid, 2), ABSENT, "<u8")
-    parts: list[bytes] = []
-    offset = 0
+    parts, offset = list[bytes](), 0
     for corner, chunk in _cut(array, chunks, fill):
         data = _encode_chunk(chunk, codec)
+        size = len(data) + CRC_BYTES
+        index[corner] = offset, size
         parts += data, _crc(data)
-        index[corner] = offset, len(data) + CRC_BYTES
-        offset += len(data) + CRC_BYTES
+        offset += size
     return b"".join((*parts, index.tobytes(), _crc(index)))
 
 
-def _check_fit(
-    shape: Sequence[int], chunks: Sequence[int], shards: Sequence[int]
-) -> None:
+def _check_fit(shape: Shape, chunks: Shape, shards: Shape) -> None:
     axes = list(zip(shape, chunks, shards, strict=True))
     if not axes or any(not 0 < n <= s or c < 1 or s % c for n, c, s in axes):
-        raise PlanError(
-            f"a shard of shape {tuple(shards)} in chunks of {tuple(chunks)} cannot "
-            f"hold an array of shape {tuple(shape)}; plan its layout again"
-        )
+        cut = f"a shard of shape {tuple(shards)} in chunks of {tuple(chunks)}"
+        raise PlanError(f"{cut} cannot hold {tuple(shape)}; plan its layout again")
 
 
-def _cut(
-    array: Array, chunks: tuple[int, ...], fill: int
-) -> Iterator[tuple[tuple[int, ...], Array]]:
+def _cut(array: Array, chunks: Shape, fill: int) -> Iterator[tuple[Shape, Array]]:
     """Yield the chunks in bounds, little endian and padded, all in one buffer."""
     chunk = np.empty(chunks, array.dtype.newbyteorder("<"))
     axes = list(zip(array.shape, chunks, strict=True))
@@ -136,18 +120,13 @@ def _cut(
 
 
 def _encode_chunk(chunk: Array, codec: str) -> bytes:
-    configuration = CODECS[codec]
-    if configuration is None:
+    settings = CODECS[codec]
+    if settings is None:
         return chunk.tobytes()
     _use_one_thread()
-    cname, shuffle = str(configuration["cname"]), str(configuration["shuffle"])
-    packed: bytes = blosc.compress(
-        chunk,
-        cname.encode(),
-        configuration["clevel"],
-        SHUFFLES[shuffle],
-        typesize=chunk.itemsize,
-    )
+    shuffle = getattr(blosc, settings["shuffle"].upper())
+    name, level, typesize = settings["cname"], settings["clevel"], chunk.itemsize
+    packed: bytes = blosc.compress(chunk, name.encode(), level, shuffle, 0, typesize)
     return packed
 
 
@@ -168,25 +147,21 @@ class ArrayMeta:
     A shard holds `grid` chunks; one along an axis adds `steps` to a chunk's number.
     """
 
-    shape: tuple[int, ...]
+    shape: Shape
     dtype: np.dtype[Any]
-    chunks: tuple[int, ...]
-    shards: tuple[int, ...]
+    chunks: Shape
+    shards: Shape
     compressed: bool
     dimension_names: tuple[str | None, ...]
-    grid: tuple[int, ...]
-    steps: tuple[int, ...]
+    grid: Shape
+    steps: Shape
 
 
 @lru_cache(maxsize=1024)
 def parse_metadata(zarr_json: str) -> ArrayMeta | None:
     """Parse the text of an array's `zarr.json`.
 
-    Returns
-    -------
-    ArrayMeta or None
-        None where the array is sound but cut or encoded in a way not known here: read
-        it with zarr-python.
+    None means that it is cut or encoded in a way not known here: zarr-python reads it.
 
     Raises
     ------
@@ -199,10 +174,8 @@ def parse_metadata(zarr_json: str) -> ArrayMeta | None:
             raise ValueError
         return _parse_array(meta) if _is_known(meta) else None
     except (ValueError, KeyError, TypeError) as error:
-        raise ReadError(
-            "the metadata of an array is not that of a Zarr v3 array; "
-            "convert its series again"
-        ) from error
+        sentence = f"the metadata is not that of a Zarr v3 array; {REPAIR}"
+        raise ReadError(sentence) from error
 
 
 def _is_known(meta: dict[str, Any]) -> bool:
@@ -211,17 +184,16 @@ def _is_known(meta: dict[str, Any]) -> bool:
     if others or sharding["name"] != "sharding_indexed":
         return False
     settings = sharding["configuration"]
-    codecs = settings["codecs"]
-    first, middle, last = codecs[0], codecs[1:-1], codecs[-1]
+    names = [codec["name"] for codec in settings["codecs"]]
     return (
         meta["data_type"] in DTYPES
         and meta["chunk_grid"]["name"] == "regular"
-        and meta["chunk_key_encoding"] in KEY_ENCODINGS
+        and {**KEY_ENCODING, **meta["chunk_key_encoding"]} == KEY_ENCODING
         and not meta.get("storage_transformers")
         and settings.get("index_location", "end") == "end"
         and settings["index_codecs"] == [LITTLE, CRC32C]
-        and (first, last) == (LITTLE, CRC32C)
-        and [codec["name"] for codec in middle] in ([], ["blosc"])
+        and settings["codecs"][0] == LITTLE
+        and names in (["bytes", "crc32c"], ["bytes", "blosc", "crc32c"])
     )
 
 
@@ -258,9 +230,12 @@ class _Recent:
     """
 
     def __init__(self, budget: int) -> None:
-        self._limit, self._size = budget // 2, 0
+        self._budget, self._size = budget, 0
         self._young: dict[str, _Index] = {}
         self._old: dict[str, _Index] = {}
+
+    def __reduce__(self) -> tuple[type["_Recent"], tuple[int]]:
+        return _Recent, (self._budget,)  # what was checked, was checked here
 
     def get(self, key: str) -> _Index | None:
         found = self._young.get(key)
@@ -270,7 +245,7 @@ class _Recent:
 
     def put(self, key: str, index: _Index) -> None:
         size = index.entries.nbytes + len(index.checked) + len(key) + 500
-        if self._size + size > self._limit:
+        if self._size + size > self._budget // 2:
             self._old, self._young, self._size = self._young, {}, 0
         self._young[key] = index
         self._size += size
@@ -280,8 +255,7 @@ class ShardReader:
     """Reads boxes out of sharded arrays with as few ranged reads as can be.
 
     A shard's index is fetched once; each run of adjacent chunks is one more range. A
-    chunk's checksum is verified at its first read. A reader may be shared between
-    threads, forked and pickled (its cache stays behind).
+    chunk's checksum is verified at its first read. Pickling leaves the cache behind.
 
     Parameters
     ----------
@@ -309,21 +283,9 @@ class ShardReader:
         max_gap: int = 0,
         cache_bytes: int = 64 << 20,
     ) -> None:
-        _use_one_thread()
         self._get_range, self._get_tail = get_range, get_tail
         self._get_ranges, self._max_gap = get_ranges, max_gap
         self._indexes = _Recent(cache_bytes)
-        self._settings = get_range, get_tail, get_ranges, max_gap, cache_bytes
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        get_range, get_tail, get_ranges, max_gap, cache_bytes = self._settings
-        remake = partial(
-            ShardReader,
-            get_ranges=get_ranges,
-            max_gap=max_gap,
-            cache_bytes=cache_bytes,
-        )
-        return remake, (get_range, get_tail)
 
     def read(self, path: str, meta: ArrayMeta, box: Box) -> Array:
         """Read a box of an array.
@@ -370,10 +332,8 @@ class ShardReader:
     ) -> Iterator[_Part]:
         index = self._index(shard, prod(meta.grid))
         runs = _runs(_located(pieces, index, shard), self._max_gap)
-        ranges = [(run[0][0], run[-1][1]) for run in runs]
-        for run, (first, end), data in zip(
-            runs, ranges, self._fetch(shard, ranges), strict=True
-        ):
+        for run, data in zip(runs, self._fetch(shard, runs), strict=True):
+            first, end = run[0][0], run[-1][1]
             buffer = _received(data, end - first, shard)
             for start, stop, (number, target, inside) in run:
                 chunk = buffer[start - first : stop - first]
@@ -385,6 +345,7 @@ class ShardReader:
     def _index(self, shard: str, n_chunks: int) -> _Index:
         index = self._indexes.get(shard)
         if index is None:
+            _use_one_thread()
             size = n_chunks * ENTRY_BYTES + CRC_BYTES
             tail = _received(self._get_tail(shard, size), size, shard)
             if not _is_intact(tail):
@@ -394,13 +355,14 @@ class ShardReader:
             self._indexes.put(shard, index)
         return index
 
-    def _fetch(self, shard: str, ranges: list[tuple[int, int]]) -> Iterable[Any]:
+    def _fetch(self, shard: str, runs: list[list[_Located]]) -> Iterable[Any]:
+        ranges = [(run[0][0], run[-1][1]) for run in runs]
         if self._get_ranges is not None and len(ranges) > 1:
             return self._get_ranges(shard, ranges)
         return (self._get_range(shard, start, stop) for start, stop in ranges)
 
 
-def _is_aligned(box: Box, chunks: tuple[int, ...]) -> bool:
+def _is_aligned(box: Box, chunks: Shape) -> bool:
     return not any(piece.start % c for piece, c in zip(box, chunks, strict=True))
 
 
@@ -417,9 +379,9 @@ def _spans(box: slice, chunk: int, grid: int, step: int) -> list[_Span]:
     return spans
 
 
-def _split(meta: ArrayMeta, box: Box) -> dict[tuple[int, ...], list[_Piece]]:
+def _split(meta: ArrayMeta, box: Box) -> dict[Shape, list[_Piece]]:
     """Cut a box into pieces of chunks, by the corner of their shard."""
-    shards: dict[tuple[int, ...], list[_Piece]] = {}
+    shards: dict[Shape, list[_Piece]] = {}
     for spans in product(*map(_spans, box, meta.chunks, meta.grid, meta.steps)):
         corner, numbers, target, inside = zip(*spans, strict=True)
         shards.setdefault(corner, []).append((sum(numbers), target, inside))
@@ -430,10 +392,9 @@ def _located(pieces: list[_Piece], index: _Index, shard: str) -> list[_Located]:
     """Look pieces up in the index; return them in the order in which they lie."""
     located = []
     for piece in pieces:
-        number = piece[0]
-        start, size = index.entries[2 * number], index.entries[2 * number + 1]
+        start, size = index.entries[2 * piece[0] : 2 * piece[0] + 2]
         if start == ABSENT:
-            raise ReadError(f"shard {shard} lacks chunk {number}; {REPAIR}")
+            raise ReadError(f"shard {shard} lacks chunk {piece[0]}; {REPAIR}")
         located.append((start, start + size, piece))
     return sorted(located)
 
@@ -454,12 +415,10 @@ def _runs(located: list[_Located], max_gap: int) -> list[list[_Located]]:
 def _received(data: Any, size: int, shard: str) -> Array:
     """Return the bytes that storage gave, if they are as many as were asked for."""
     buffer = np.frombuffer(data, np.uint8)
-    if buffer.size != size:
-        raise ReadError(
-            f"shard {shard} is cut short: {buffer.size} bytes came of {size} that were "
-            f"asked for; {REPAIR}"
-        )
-    return buffer
+    if buffer.size == size:
+        return buffer
+    cut = f"shard {shard} is cut short: {buffer.size} of {size} bytes came"
+    raise ReadError(f"{cut}; {REPAIR}")
 
 
 def _is_intact(data: Array) -> bool:
@@ -468,14 +427,12 @@ def _is_intact(data: Array) -> bool:
 
 def _check_chunk(chunk: Array, meta: ArrayMeta, name: str) -> None:
     """Refuse a wrong checksum, or a wrong size: blosc trusts its own header."""
-    nbytes, held = prod(meta.chunks) * meta.dtype.itemsize, chunk.size - CRC_BYTES
     if not _is_intact(chunk):
         raise ReadError(f"{name} is damaged; {REPAIR}")
-    sizes = (nbytes, nbytes)
-    if meta.compressed:
-        header = chunk[: BLOSC_HEADER.size].tobytes().ljust(BLOSC_HEADER.size)
-        sizes = BLOSC_HEADER.unpack(header)
-    if sizes != (nbytes, held):
+    nbytes = prod(meta.chunks) * meta.dtype.itemsize
+    header = chunk[: BLOSC_HEADER.size].tobytes().ljust(BLOSC_HEADER.size)
+    sizes = BLOSC_HEADER.unpack(header) if meta.compressed else (nbytes, nbytes)
+    if sizes != (nbytes, chunk.size - CRC_BYTES):
         raise ReadError(f"{name} does not hold {nbytes} bytes; {REPAIR}")
 
 
@@ -486,8 +443,8 @@ def _decode(payload: Array, meta: ArrayMeta) -> Array:
 
 def _place(payload: Array, meta: ArrayMeta, target: Array, inside: Box) -> None:
     """Decode a chunk into its place: at once where that is whole."""
-    whole = target.shape == meta.chunks and target.flags.c_contiguous
-    if whole and meta.compressed:
+    is_whole = target.shape == meta.chunks and target.flags.c_contiguous
+    if is_whole and meta.compressed:
         blosc.decompress(payload, target)
     else:
         target[...] = _decode(payload, meta)[inside]

@@ -579,7 +579,7 @@ def test_policies_differ_in_dates_and_identity(clean: Path, tmp_path: Path) -> N
     assert "Family1" not in str(rows["research"].to_dict())
     assert "PAT0001" not in str(rows["research"].to_dict())
     assert rows["research"]["StudyDate"] < "20200229"
-    assert not rows["basic"]["StudyDate"]
+    assert rows["basic"].fillna("")["StudyDate"] == ""
     assert rows["basic"]["PatientID"] != "PAT0001"
 
 
@@ -636,7 +636,7 @@ def test_on_irregular_splits_or_rejects(tmp_path: Path) -> None:
 def test_overwrite_begins_anew_and_keeps_the_key(clean: Path, tmp_path: Path) -> None:
     store = tmp_path / "o.zarr"
     convert(clean, store)
-    before = dicomdask.open_dataset(str(store))
+    before = list(dicomdask.open_dataset(str(store)).volumes["volume_id"])
     key = (work_of(store) / "key").read_bytes()
     write_series(clean / "two", other_series(3, 2))
     convert(clean, store)
@@ -646,7 +646,7 @@ def test_overwrite_begins_anew_and_keeps_the_key(clean: Path, tmp_path: Path) ->
     assert (work_of(store) / "key").read_bytes() == key
     assert after.commit.n == 0
     assert after.commit.counts["inputs"] == 4
-    assert list(after.volumes["volume_id"]) == list(before.volumes["volume_id"])
+    assert list(after.volumes["volume_id"]) == before
 
 
 def test_overwrite_of_nothing_is_a_plain_run(clean: Path, tmp_path: Path) -> None:
@@ -955,8 +955,9 @@ def test_rate_and_time_left_of_a_progress_line() -> None:
 def test_demo_converts_what_ships_with_pydicom(tmp_path: Path) -> None:
     store = tmp_path / "demo.zarr"
     result = command_line("demo", store, "--scheduler", "synchronous")
-    assert result.returncode == 8, result.stderr
+    assert result.returncode == 0, result.stderr
     assert "Traceback" not in result.stderr
+    assert "np.int64" not in result.stdout
     found = codes(store)
     assert found["stored"] > 5
     assert f"ds = dicomdask.open_dataset('{store}')" in result.stdout

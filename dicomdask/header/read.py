@@ -388,7 +388,7 @@ def _refuse_without_pixels(
     if uid is None:
         raise InputError("missing-uid")
     name = pydicom.uid.UID(uid, validation_mode=pydicom.config.IGNORE).name
-    raise InputError("bad-header" if "Image Storage" in name else "no-pixels")
+    raise InputError("missing-pixels" if "Image Storage" in name else "no-pixels")
 
 
 def _parse(header: _Header, start: int) -> tuple[str, str | None, int]:

@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
         report = BENCHMARKS[name](options.scale)
         print(report.text(), end="\n\n", flush=True)
         measures |= report.measures
+        for contest in report.contests:
+            for differing in contest.differing():
+                print(f"WRONG: {differing} of {contest.title} returned something else")
     print(goal_table(measures))
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class Contender:
@@ -49,6 +51,13 @@ class Contest:
     def cpu_ratio(self, name: str, reference: str) -> float:
         """Return how many times less CPU than the reference a contender takes."""
         return _ratio(self.timings[reference].cpu, self.timings[name].cpu)
+
+    def differing(self) -> list[str]:
+        """Return the contenders whose output is not equal to the first one's."""
+        if not self.outputs:
+            return []
+        first = next(iter(self.outputs.values()))
+        return [n for n, other in self.outputs.items() if not _equal(first, other)]
 
     def table(self) -> str:
         """Return one line a contender."""
@@ -155,6 +164,14 @@ def _over(read: Callable[[Any], Any], picks: Sequence[Any]) -> Callable[[], None
             read(pick)
 
     return run
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray):
+        return bool(a.dtype == b.dtype and np.array_equal(a, b))
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return bool(a == b)
 
 
 def _ratio(reference: Sequence[float], own: Sequence[float]) -> float:

@@ -76,7 +76,7 @@ def h5(folder: Path, stored: np.ndarray, dataset: Dataset, codec: str) -> Reader
         options |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
     with h5py.File(path, "w") as file:
         file.create_dataset("stored", data=stored, **options)
-    array = h5py.File(path, "r")["stored"]
+    array = h5py.File(path, "r", rdcc_nbytes=0)["stored"]  # no decoded chunks kept
     return lambda box: array[box]
 
 

@@ -1,0 +1,95 @@
+"""README and pages against the code: commands run, tables equal."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dicomdask.errors import CODES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def commands(page: str) -> list[str]:
+    text = (ROOT / "examples" / page).read_text()
+    return re.findall(r"^ {4}\$ (.*)$", text, re.MULTILINE)
+
+
+def test_the_table_of_codes_equals_the_code():
+    table = README.split("<!-- codes", 1)[1].split("<!-- /codes", 1)[0]
+    rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", table, re.MULTILINE)
+    assert dict(rows) == CODES
+
+
+def test_ci_runs_the_first_two_commands_of_the_readme():
+    found = re.findall(r"^ {4}\$ (.*)$", README, re.MULTILINE)
+    assert len(found) == 2
+    assert found[0].endswith("dicomdask demo")
+    assert found[1].endswith("pytest -q")
+    assert 'run "$(command_in_readme 1)"' in (ROOT / ".ci/run").read_text()
+    assert 'run "$(command_in_readme 2)"' in (ROOT / ".ci/run").read_text()
+
+
+def test_links_and_pictures_are_there():
+    for target in re.findall(r"\]\((examples/[^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+@pytest.fixture
+def environment():
+    """Return an environment in which this interpreter and its commands are found."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    kept = {key: value for key, value in os.environ.items() if key[:9] != "DICOMDASK"}
+    return kept | {"PATH": path}
+
+
+def test_the_commands_of_the_page_on_converting_run(tmp_path, environment):
+    script = "\n".join(["set -e", *commands("convert.md")])
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "all is as it should be" in done.stdout
+    assert "nothing new: commit 0 stands" in done.stdout
+
+
+def test_the_python_of_the_page_on_reading_runs(tmp_path, monkeypatch):
+    import pydicom
+
+    import dicomdask
+
+    source = Path(pydicom.__file__).parent / "data/test_files/dicomdirtests/98892001"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DICOMDASK_KEY", raising=False)
+    dicomdask.convert(str(source), "study.zarr", scheduler="synchronous")
+    text = (ROOT / "examples/read.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 4
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    assert names["array"].shape == tuple(names["volumes"]["shape"].iloc[0])
+
+
+def test_the_example_runs(tmp_path, environment):
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples/first_dataset.py", tmp_path],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "patch at" in done.stdout
