@@ -419,13 +419,14 @@ def demo(store: str | None, scheduler: str | None) -> int:
         str(source), target, scheduler=scheduler, progress=ProgressLine()
     )
     _print_summary(summary, as_json=False)
-    first = dicomdask.open_dataset(target).volumes.sort_values("n_frames").iloc[-1]
+    volumes = dicomdask.open_dataset(target).volumes
+    largest = volumes.sort_values("n_frames").iloc[-1]
+    shape = "x".join(map(str, largest["shape"]))
     click.echo(
         "\nread it back in Python:\n"
         "  import dicomdask\n"
         f"  ds = dicomdask.open_dataset({summary.store!r})\n"
-        f"  ds.volumes                        # {len(dicomdask.open_dataset(target))}"
-        " rows\n"
-        f"  ds.read({first['volume_id']!r})   # {list(first['shape'])}"
+        f"  ds.volumes                                    # {len(volumes)} rows\n"
+        f"  ds.read({largest['volume_id']!r})   # {shape} voxels"
     )
     return EXIT_DONE

@@ -210,6 +210,7 @@ class Verdict:
     """
 
     url: str
+    size: int
     token: str
     stage: Stage
     code: str

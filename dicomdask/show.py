@@ -89,6 +89,7 @@ def plan_document(parts: Sequence[plan.Plan]) -> dict[str, Any]:
     """Return what a plan comes to, without any identified value."""
     volumes = [volume for part in parts for volume in part.volumes]
     outcomes = [outcome for part in parts for outcome in part.outcomes]
+    left_out = [one.code for one in outcomes if one.outcome != "stored"]
     return {
         "volumes": len(volumes),
         "frames": sum(len(volume.frames) for volume in volumes),
@@ -97,7 +98,7 @@ def plan_document(parts: Sequence[plan.Plan]) -> dict[str, Any]:
         "source_bytes": sum(f.size for volume in volumes for f in volume.frames),
         "raw_bytes": sum(volume.raw_bytes for volume in volumes),
         "task_memory_bytes": max(map(plan.memory_bytes, volumes), default=0),
-        "codes": dict(sorted(Counter(one.code for one in outcomes).items())),
+        "codes": dict(sorted(Counter(left_out).items())),
     }
 
 

@@ -335,6 +335,15 @@ def test_pickled_readers_keep_their_options():
     assert again._indexes._budget == 5
 
 
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_a_reader_leaves_blosc_without_a_pool_of_threads(codec):
+    """The pool would not survive the fork of a data loader."""
+    objects, text = encode_array(VOLUME, Layout(LAYOUT.chunks, LAYOUT.shards, codec))
+    blosc.use_threads = None
+    Memory(objects).reader().read("a", parse_metadata(text), whole(VOLUME.shape))
+    assert blosc.use_threads is False
+
+
 def test_threads_share_a_reader():
     objects, text = encode_array(VOLUME, Layout((1, 4, 4), (1, 8, 8), "lz4"))
     reader, meta = Memory(objects).reader(cache_bytes=2000), parse_metadata(text)

@@ -132,11 +132,7 @@ def _exhaust(results: Iterator[Any]) -> None:
 def _plan_state(work: Work, job: Job) -> str:
     """Return a digest of all that the plan is made from."""
     verdicts = work.read_verdicts().values()
-    ended = [
-        one.url
-        for one in verdicts
-        if one.code == "conflict" and not storage.exists(one.url)
-    ]
+    ended = [verdict.url for verdict in verdicts if resolve.has_ended(verdict)]
     policy = planning.job_policy(job).digest
     parts = sorted(work.indexed_parts())
     state = [asdict(job), policy, parts, work.n_verdicts(), ended]

@@ -13,7 +13,7 @@ from dicomdask.commits import Change, Commit, TablePart
 from dicomdask.errors import CODES, PlanError, StoreError
 from dicomdask.model import Outcome, PlannedVolume
 from dicomdask.pseudonym import Key, resolve_key
-from dicomdask.tasks.index import make_outcome
+from dicomdask.tasks.index import make_outcome, stored_outcome
 from dicomdask.tasks.planning import job_policy
 from dicomdask.tasks.resolve import read_current
 from dicomdask.work import Job, Work
@@ -111,13 +111,9 @@ def account(work: Work, key: Key) -> dict[str, dict[str, Any]]:
         found |= {outcome.source_key: outcome for outcome in part.outcomes}
         for volume in part.volumes:
             for frame in volume.frames:
-                found[frame.source_key] = _stored(frame.source_key, frame.size)
+                found[frame.source_key] = stored_outcome(frame.source_key, frame.size)
     found |= _unselected(work, key, found)
     return {name: asdict(found[name]) for name in sorted(found)}
-
-
-def _stored(source_key: str, size: int) -> Outcome:
-    return Outcome(source_key, "stored", "encode", "stored", CODES["stored"], size)
 
 
 def _unselected(

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from dicomdask import header, plan, storage
-from dicomdask.errors import InputError
+from dicomdask.errors import CODES, InputError
 from dicomdask.model import Instance, Outcome, PlannedFrame, SourceFile, Stage
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.barrier import guard, quiet
@@ -114,6 +114,11 @@ def make_outcome(
         reason=reason,
         source_bytes=max(file.size, 0),
     )
+
+
+def stored_outcome(source_key: str, size: int) -> Outcome:
+    """Return the outcome of an input that is stored."""
+    return Outcome(source_key, "stored", "encode", "stored", CODES["stored"], size)
 
 
 def bucket_name(instance: Instance, key: Key, n_buckets: int) -> str:

@@ -7,8 +7,8 @@ from dicomdask.errors import CODES
 from dicomdask.model import Instance, Outcome, PlannedVolume
 from dicomdask.policy import Policy, load_policy
 from dicomdask.pseudonym import Key, resolve_key
-from dicomdask.tasks.index import make_outcome
-from dicomdask.tasks.resolve import read_current
+from dicomdask.tasks.index import make_outcome, stored_outcome
+from dicomdask.tasks.resolve import has_ended, read_current, stored_sources
 from dicomdask.work import Job, Work
 
 
@@ -36,22 +36,61 @@ def plan_bucket(bucket: str, *, work_url: str) -> dict[str, int]:
     return {"volumes": len(made.volumes), "outcomes": len(every)}
 
 
-def _sift(
-    work: Work, bucket: str, key: Key
-) -> tuple[list[Instance], list[Outcome], Counter[str]]:
+Sifted = tuple[list[Instance], list[Outcome], Counter[str]]
+
+
+def _sift(work: Work, bucket: str, key: Key) -> Sifted:
     """Return the fit instances, the outcomes of others, and duplicates by UID."""
-    verdicts = work.read_verdicts()
+    verdicts = {
+        state: verdict
+        for state, verdict in work.read_verdicts().items()
+        if verdict.code != "stored" and not has_ended(verdict)
+    }
+    current = read_current(work, bucket)
+    broken = {
+        plan.series_key(one, key)
+        for one in current
+        for found in [verdicts.get((one.url, one.token))]
+        if found is not None and found.code == "source-changed"
+    }
+    kept, outcomes = _spare(work, current, broken, key)
     fit: list[Instance] = []
-    outcomes: list[Outcome] = []
     duplicates: Counter[str] = Counter()
-    for one in read_current(work, bucket):
+    for one in kept:
         found = verdicts.get((one.url, one.token))
-        if found is None or found.code == "stored":
+        if found is None:
             fit.append(one)
             continue
         outcomes.append(make_outcome(one, found.stage, found.code, found.reason, key))
         duplicates[one.sop_instance_uid] += found.code == "duplicate"
     return fit, outcomes, duplicates
+
+
+def _spare(
+    work: Work, current: list[Instance], broken: set[str], key: Key
+) -> tuple[list[Instance], list[Outcome]]:
+    """Set aside the stored series of which a source is gone: they stay as they are.
+
+    To encode such a series again would lose the slices whose sources are gone.
+    """
+    stored = stored_sources(str(work.require_job().store)) if broken else frozenset()
+    names = (
+        {one.url: plan.source_key(one.url, key) for one in current} if stored else {}
+    )
+    spared = broken & {
+        plan.series_key(one, key) for one in current if names.get(one.url) in stored
+    }
+    kept: list[Instance] = []
+    outcomes: list[Outcome] = []
+    for one in current:
+        if plan.series_key(one, key) not in spared:
+            kept.append(one)
+        elif names[one.url] in stored:
+            outcomes.append(stored_outcome(names[one.url], one.size))
+        else:
+            code = "series-incomplete"
+            outcomes.append(make_outcome(one, "encode", code, CODES[code], key))
+    return kept, outcomes
 
 
 def keep_planned(work: Work, name: str, before: plan.Plan) -> None:

@@ -54,7 +54,7 @@ def write_batches(work: Work, key: Key) -> list[str]:
     groups = [group for group in repeats if _is_open(group, verdicts)]
     if not groups:
         return []
-    stored = _stored_sources(str(job.store))
+    stored = stored_sources(str(job.store))
 
     def rank(instance: Instance) -> tuple[bool, bool, str, str]:
         return (
@@ -107,11 +107,20 @@ def _is_open(
     found = [verdicts.get((one.url, one.token)) for one in group]
     if any(verdict is None for verdict in found):
         return True
-    in_conflict = any(verdict and verdict.code == "conflict" for verdict in found)
-    return in_conflict and not all(storage.exists(one.url) for one in group)
+    return any(verdict and has_ended(verdict) for verdict in found)
 
 
-def _stored_sources(store: str) -> frozenset[str]:
+def has_ended(verdict: Verdict) -> bool:
+    """Return whether the reason for a verdict is no more: a copy went, or came back."""
+    if verdict.code == "conflict":
+        return not storage.exists(verdict.url)
+    if verdict.code == "source-changed":
+        return is_unchanged(verdict.url, verdict.size, verdict.token)
+    return False
+
+
+def stored_sources(store: str) -> frozenset[str]:
+    """Return the source keys of the instances that the newest commit holds."""
     parent = commits.read_commit(store)
     if parent is None:
         return frozenset()
@@ -176,7 +185,8 @@ def make_verdict(
     file: Instance | PlannedFrame, stage: Stage, code: str, reason: str | None = None
 ) -> Verdict:
     """Return a verdict on the present state of one file."""
-    return Verdict(file.url, file.token, stage, code, reason or CODES[code])
+    text = reason or CODES[code]
+    return Verdict(file.url, file.size, file.token, stage, code, text)
 
 
 def read_dataset(url: str, size: int, token: str) -> Dataset:
@@ -188,6 +198,12 @@ def read_dataset(url: str, size: int, token: str) -> Dataset:
         `source-changed` if it is not.
     """
     data = storage.read(url)
-    if len(data) != size or (token and storage.describe(url).etag != token):
+    if len(data) != size or not is_unchanged(url, size, token):
         raise InputError("source-changed")
     return header.read_dataset(data)
+
+
+def is_unchanged(url: str, size: int, token: str) -> bool:
+    """Return whether a file is there, as far as can be told in the state indexed."""
+    found = storage.describe(url)
+    return found.size == size and token in ("", found.etag)
