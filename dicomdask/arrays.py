@@ -13,21 +13,8 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
-from dicomdask.layout import choose_layout
 from dicomdask.model import FORMAT, Layout
-from dicomdask.shards import CRC32C, KEY_ENCODING, LITTLE, codec_chain, shard_key
-
-__all__ = [
-    "FORMAT",
-    "array_from_metadata",
-    "array_metadata",
-    "choose_layout",
-    "group_metadata",
-    "open_array",
-    "root_metadata",
-    "shard_key",
-    "volume_group_metadata",
-]
+from dicomdask.shards import CRC32C, KEY_ENCODING, LITTLE, codec_chain
 
 NGFF_VERSION: Final = "0.5"
 AXIS_TYPES: Final = {

@@ -3,7 +3,9 @@
 No DICOM and no Dask: a training node needs numpy, pandas, pyarrow, fsspec and codecs.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -54,6 +56,35 @@ def open_dataset(store: str, *, commit: int | None = None) -> "Dataset":
     return Dataset(url, found)
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What a read needs of a volume's row, taken out of the table once."""
+
+    volume_id: str
+    revision: str
+    path: str
+    zarr_json: str
+    meta: ArrayMeta | None
+    dimensions: tuple[str, ...]
+    shape: tuple[int, ...]
+    scale: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, row: "pd.Series[Any]") -> "_Opened":
+        slope, intercept = row["slope"], row["intercept"]
+        varies = pd.isna(slope) or pd.isna(intercept)
+        return cls(
+            volume_id=row["volume_id"],
+            revision=row["revision"],
+            path=f"{row['path']}/0",
+            zarr_json=row["zarr_json"],
+            meta=parse_metadata(row["zarr_json"]),
+            dimensions=tuple(row["dimensions"]),
+            shape=tuple(int(extent) for extent in row["shape"]),
+            scale=None if varies else (float(slope), float(intercept)),
+        )
+
+
 class Dataset:
     """One state of a dataset, as `open_dataset` returns it.
 
@@ -64,7 +95,7 @@ class Dataset:
     def __init__(self, store: str, commit: Commit) -> None:
         self.store = store
         self.commit = commit
-        self._metas: dict[str, ArrayMeta | None] = {}
+        self._opened: dict[str, _Opened] = {}
         ranges = storage.Ranges(store)
         self._reader = ShardReader(ranges.get_range, ranges.get_tail)
 
@@ -151,62 +182,68 @@ class Dataset:
         """
         if values not in VALUES:
             raise ValueError(f"values is one of {', '.join(VALUES)}")
-        row = self.row(volume_id)
+        volume = self._open(volume_id)
         wanted = {"t": t, "z": z, "c": c, "y": y, "x": x}
-        box = _box(row, wanted)
-        array = self._read_box(row, box)
+        box = _box(volume, wanted)
+        array = self._read_box(volume, box)
         if values == "modality":
-            array = to_modality(array, *self._scale(row, box))
-        dropped = [isinstance(wanted[axis], int) for axis in row["dimensions"]]
+            scale = volume.scale or self._scale_by_frame(volume, box)
+            array = to_modality(array, *scale)
+        dropped = [_is_index(wanted[axis]) for axis in volume.dimensions]
+        if not any(dropped):
+            return array
         return array[tuple(0 if drop else slice(None) for drop in dropped)]
 
+    def _open(self, volume_id: str) -> _Opened:
+        volume = self._opened.get(volume_id)
+        if volume is None:
+            volume = self._opened[volume_id] = _Opened.of(self.row(volume_id))
+        return volume
+
     def _read_box(
-        self, row: "pd.Series[Any]", box: tuple[slice, ...]
+        self, volume: _Opened, box: tuple[slice, ...]
     ) -> np.ndarray[Any, np.dtype[Any]]:
-        path = f"{row['path']}/0"
-        if path not in self._metas:
-            self._metas[path] = parse_metadata(row["zarr_json"])
-        meta = self._metas[path]
-        if meta is not None:
-            return self._reader.read(path, meta, box)
-        plain = arrays.array_from_metadata(row["zarr_json"], self.store, path)
+        if volume.meta is not None:
+            return self._reader.read(volume.path, volume.meta, box)
+        plain = arrays.array_from_metadata(volume.zarr_json, self.store, volume.path)
         return np.asarray(plain[box])
 
-    def _scale(self, row: "pd.Series[Any]", box: tuple[slice, ...]) -> tuple[Any, Any]:
-        """Return slope and intercept: numbers, or arrays over the leading axes."""
-        if not pd.isna(row["slope"]) and not pd.isna(row["intercept"]):
-            return row["slope"], row["intercept"]
+    def _scale_by_frame(
+        self, volume: _Opened, box: tuple[slice, ...]
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return slopes and intercepts over the leading axes of a box."""
         frames = self.frames
         mine = frames[
-            (frames["volume_id"] == row["volume_id"])
-            & (frames["revision"] == row["revision"])
+            (frames["volume_id"] == volume.volume_id)
+            & (frames["revision"] == volume.revision)
         ]
-        if len(mine) != row["n_frames"]:
+        leading, shape = list(volume.dimensions[:-2]), volume.shape[:-2]
+        if len(mine) != prod(shape):
             raise ReadError(
-                f"the frames table lacks frames of volume {row['volume_id']}; convert "
+                f"the frames table lacks frames of volume {volume.volume_id}; convert "
                 "its series again"
             )
-        leading = list(row["dimensions"][:-2])
-        shape = tuple(row["shape"][:-2])
-        ordered = mine.sort_values(leading)
-        inside = box[: len(leading)]
+        ordered = mine.sort_values(leading) if leading else mine
         slope, intercept = (
-            ordered[name].to_numpy(float).reshape(shape)[inside]
+            ordered[name].to_numpy(float).reshape(shape)[box[: len(leading)]]
             for name in ("slope", "intercept")
         )
         return slope, intercept
 
 
-def _box(row: "pd.Series[Any]", wanted: dict[str, Selector]) -> tuple[slice, ...]:
-    dimensions = list(row["dimensions"])
+def _is_index(selector: Selector) -> bool:
+    return selector is not None and not isinstance(selector, slice)
+
+
+def _box(volume: _Opened, wanted: dict[str, Selector]) -> tuple[slice, ...]:
     for axis, selector in wanted.items():
-        if selector is not None and axis not in dimensions:
+        if selector is not None and axis not in volume.dimensions:
             raise ValueError(
-                f"volume {row['volume_id']} has no axis {axis}; its axes are "
-                f"{', '.join(dimensions)}"
+                f"volume {volume.volume_id} has no axis {axis}; its axes are "
+                f"{', '.join(volume.dimensions)}"
             )
-    pairs = zip(dimensions, row["shape"], strict=True)
-    return tuple(_slice(wanted[axis], int(extent), axis) for axis, extent in pairs)
+    pairs = zip(volume.dimensions, volume.shape, strict=True)
+    return tuple(_slice(wanted[axis], extent, axis) for axis, extent in pairs)
 
 
 def _slice(selector: Selector, extent: int, axis: str) -> slice:

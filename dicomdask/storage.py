@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import fsspec
+import numpy as np
 
 from dicomdask.errors import SourceError, StoreError
 from dicomdask.model import SourceFile
@@ -177,12 +178,16 @@ class Ranges:
         self._max_open = max_open
         self._files: dict[str, int] = {}
 
-    def get_range(self, path: str, start: int, stop: int) -> bytes:
-        """Return the bytes [start, stop) of an object; fewer where it ends before."""
+    def get_range(self, path: str, start: int, stop: int) -> memoryview:
+        """Return the bytes [start, stop) of an object; fewer where it ends before.
+
+        The bytes are the caller's own and may be written to.
+        """
         if _is_local(self._base):
-            return os.pread(self._descriptor(path), stop - start, start)
+            data = np.empty(stop - start, np.uint8).data
+            return data[: os.preadv(self._descriptor(path), [data], start)]
         filesystem, full = _filesystem(join(self._base, path))
-        return bytes(filesystem.cat_file(full, start=start, end=stop))
+        return memoryview(bytearray(filesystem.cat_file(full, start=start, end=stop)))
 
     def get_tail(self, path: str, nbytes: int) -> bytes:
         """Return the last `nbytes` bytes of an object, all of it where it is short."""

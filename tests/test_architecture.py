@@ -16,11 +16,12 @@ FLOORS = {
         "layout",
         "pixels",
         "policy",
+        "shards",
         "storage",
         "tables",
         "values",
     },
-    3: {"arrays", "commits", "deid", "plan", "rows", "shards"},
+    3: {"arrays", "commits", "deid", "plan", "rows"},
     4: {"work", "dataset"},
     5: {"tasks", "verify"},
     6: {"pipeline", "loaders"},
@@ -29,7 +30,6 @@ FLOORS = {
 }
 WITHIN_A_FLOOR = {
     ("pseudonym", "errors"),
-    ("arrays", "shards"),  # metadata names the codecs
     ("verify", "tasks"),  # the barrier guards verify too
 }
 
@@ -49,7 +49,7 @@ HOLD_IDENTIFIED = {"header", "deid", "pixels", "burnedin", "labels", "tasks", "c
 USE_DICTIONARIES = {"policy", "rows", "standard"}
 """Rooms that look up tags in pydicom's dictionary and see no dataset."""
 
-READ_SIDE = {"arrays", "commits", "dataset", "layout", "shards", "storage"}
+READ_SIDE = {"arrays", "commits", "dataset", "shards", "storage"}
 
 
 def modules() -> dict[str, Path]:

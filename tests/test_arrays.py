@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from ome_zarr_models.v05 import Image
 
 from dicomdask import arrays
-from dicomdask.layout import SHARD_BYTES
+from dicomdask.layout import SHARD_BYTES, choose_layout
 from dicomdask.model import Layout
-from dicomdask.shards import CODECS, encode_shard, parse_metadata
+from dicomdask.shards import CODECS, encode_shard, parse_metadata, shard_key
 
 DTYPES = ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float32")
 PLACE = "volumes/ab/abcd/r1"
@@ -37,7 +37,7 @@ def write_dataset(
     group = arrays.volume_group_metadata(
         dimensions, spacing, {"affine": [1.0]}, name="abcd"
     )
-    key = arrays.shard_key((0,) * array.ndim)
+    key = shard_key((0,) * array.ndim)
     plain = arrays.group_metadata()
     objects = {
         "zarr.json": arrays.root_metadata(),
@@ -127,7 +127,7 @@ def test_zarr_walks_the_whole_tree(tmp_path):
 def test_ngff_tools_accept_a_volume(tmp_path, dimensions, spacing, scale):
     shape = (2, 3, 4, 5, 6)[-len(dimensions) :]
     array = np.arange(prod(shape), dtype=np.uint16).reshape(shape)
-    layout = arrays.choose_layout("volume", shape, "uint16")
+    layout = choose_layout("volume", shape, "uint16")
     write_dataset(tmp_path, dimensions, array, layout, spacing)
 
     image = Image.from_zarr(zarr.open_group(tmp_path / PLACE, mode="r"))
@@ -191,8 +191,8 @@ shapes = st.lists(st.integers(1, 700), min_size=2, max_size=5).map(tuple)
     st.sampled_from(["slice", "balanced", "patch"]),
 )
 def test_layouts_hold_whole_chunks_and_whole_frames(kind, shape, dtype, profile):
-    layout = arrays.choose_layout(kind, shape, dtype, profile)
-    assert layout == arrays.choose_layout(kind, shape, np.dtype(dtype), profile)
+    layout = choose_layout(kind, shape, dtype, profile)
+    assert layout == choose_layout(kind, shape, np.dtype(dtype), profile)
     for extent, chunk, shard in zip(shape, layout.chunks, layout.shards, strict=True):
         assert 1 <= chunk <= extent
         assert shard % chunk == 0
@@ -213,7 +213,7 @@ def test_layouts_hold_whole_chunks_and_whole_frames(kind, shape, dtype, profile)
 
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=4).map(tuple))
 def test_shards_tile_an_array_exactly(shape):
-    layout = arrays.choose_layout("volume", shape, "uint16", "patch")
+    layout = choose_layout("volume", shape, "uint16", "patch")
     seen = np.zeros(shape, int)
     counts = [-(-n // s) for n, s in zip(shape, layout.shards, strict=True)]
     for corner in product(*map(range, counts)):
@@ -239,7 +239,7 @@ def test_shards_tile_an_array_exactly(shape):
     ],
 )
 def test_layouts_of_common_arrays(kind, shape, profile, chunks, shards):
-    layout = arrays.choose_layout(kind, shape, "uint16", profile)
+    layout = choose_layout(kind, shape, "uint16", profile)
     assert layout == Layout(chunks, shards, "lz4")
 
 

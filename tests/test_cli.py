@@ -962,11 +962,8 @@ def test_demo_converts_what_ships_with_pydicom(tmp_path: Path) -> None:
     assert found["stored"] > 5
     assert f"ds = dicomdask.open_dataset('{store}')" in result.stdout
     assert "ds.read(" in result.stdout
-    example = [
-        text.strip().split("  #")[0]
-        for text in result.stdout.splitlines()
-        if text.startswith("  ") and ("ds" in text or "import" in text)
-    ]
+    shown = result.stdout.split("read it back in Python:\n")[1]
+    example = [line.strip().split("  #")[0] for line in shown.splitlines()]
     namespace: dict[str, Any] = {}
     exec("\n".join(example), namespace)
     assert isinstance(namespace["ds"], type(dicomdask.open_dataset(str(store))))

@@ -214,7 +214,7 @@ def plant_texts(ds, markers, shared):
             if tag not in shared:
                 shared[tag] = markers.word()
             put(ds, tag, vr, shared[tag])
-        elif vr in OTHER_VRS and 8 <= tag >> 16 and keyword not in {*NEEDED, ""}:
+        elif vr in OTHER_VRS and tag >> 16 >= 8 and keyword not in {*NEEDED, ""}:
             if tag not in shared:
                 shared[tag] = markers.word().encode()
             put(ds, tag, vr, shared[tag])

@@ -21,6 +21,7 @@ from tests.builders import make_instance, make_series, to_bytes, write_series
 from tests.conftest import SECRET
 
 US = "1.2.840.10008.5.1.4.1.1.6.1"
+SR = "1.2.840.10008.5.1.4.1.1.88.11"
 N_SERIES = 4
 SCHEDULERS = ["threads", "processes", "cluster of 1", "cluster of 2"]
 
@@ -37,7 +38,7 @@ def write_pile(folder):
     other = folder / "other"
     other.mkdir()
     us = make_instance(90, Modality="US", SOPClassUID=US)
-    report = make_instance(91, PixelData=None, Rows=None, Columns=None)
+    report = make_instance(91, PixelData=None, Modality="SR", SOPClassUID=SR)
     (other / "us.dcm").write_bytes(to_bytes(us))
     (other / "report.dcm").write_bytes(to_bytes(report))
     (other / "notes.txt").write_text("not DICOM")
@@ -138,7 +139,7 @@ def test_the_current_client_is_used_and_left_open(pile, reference, tmp_path, con
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
     ) as client:
         convert(pile, store, scheduler=None)
-        names = {key for key in client.run_on_scheduler(task_prefixes)}
+        names = set(client.run_on_scheduler(task_prefixes))
         assert client.status == "running"
     assert {"index_part", "plan_bucket", "encode_batch"} <= names
     assert_same(store, reference)
@@ -247,7 +248,7 @@ def test_a_key_is_never_pickled(key):
 
 def test_receipts_are_small(reference):
     folder = Path(f"{reference}.work") / "receipts" / "tasks"
-    receipts = [path for path in folder.rglob("*.json")]
+    receipts = list(folder.rglob("*.json"))
     assert len(receipts) == N_SERIES
     assert all(path.stat().st_size < 1000 for path in receipts)
 
@@ -263,16 +264,16 @@ def command(*words, code=0):
 
 @pytest.fixture
 def planned(pile, tmp_path, key_file):
-    """Index and plan with the commands; return the store and the work directory."""
+    """Index and plan with the commands; return the store and the options."""
     store, work = tmp_path / "store.zarr", tmp_path / "work"
     options = ["--work", work, "--key-file", key_file, "--scheduler", "synchronous"]
     command("index", pile, *options)
     command("plan", store, *options)
-    return store, work, options
+    return store, options
 
 
 def test_step_by_step_is_the_same_as_at_once(planned, reference):
-    store, work, options = planned
+    store, options = planned
     command("encode", *options)
     assert not (store / "commits").exists()
     command("commit", *options[:4])
@@ -285,7 +286,7 @@ def test_step_by_step_is_the_same_as_at_once(planned, reference):
 
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_ranges_of_tasks_are_the_same_as_at_once(size, planned, reference):
-    store, work, options = planned
+    store, options = planned
     for start in range(0, N_SERIES, size):
         text = command("encode", *options, "--task-range", f"{start}:{start + size}")
         done = min(size, N_SERIES - start)
@@ -299,7 +300,7 @@ def test_ranges_of_tasks_are_the_same_as_at_once(size, planned, reference):
 
 
 def test_ranges_in_any_order_and_again(planned, reference):
-    store, work, options = planned
+    store, options = planned
     for piece in ("3:5", "0:2", "3:5", "1:3", "7:9"):
         command("encode", *options, "--task-range", piece)
     command("commit", *options[:4])
@@ -400,12 +401,8 @@ def urls_of(volume, task):
     return [volume.frames[number].url for number in task.frames]
 
 
-@pytest.mark.parametrize(
-    "step", ["index_bag", "resolve_bag", "plan_bag", "encode_bag"]
-)
-def test_a_kill_before_any_step(
-    step, pile, reference, tmp_path, convert, monkeypatch
-):
+@pytest.mark.parametrize("step", ["index_bag", "resolve_bag", "plan_bag", "encode_bag"])
+def test_a_kill_before_any_step(step, pile, reference, tmp_path, convert, monkeypatch):
     store = tmp_path / "store.zarr"
     with monkeypatch.context() as patch:
         fail_once(patch, pipeline, step, 0, Killed())
@@ -426,9 +423,7 @@ def test_a_kill_before_any_write(at, pile, reference, tmp_path, convert, monkeyp
     assert_same(store, reference)
 
 
-def test_a_finished_run_does_nothing_again(
-    pile, reference, tmp_path, convert, decoded
-):
+def test_a_finished_run_does_nothing_again(pile, reference, tmp_path, convert, decoded):
     store = tmp_path / "store.zarr"
     convert(pile, store)
     before = content(store, without=())

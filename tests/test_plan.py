@@ -266,6 +266,18 @@ class TestGeometry:
         for volume in found.volumes:
             assert_placed(volume, positions)
 
+    def test_slices_beside_each_other_in_one_plane_are_no_time_axis(self):
+        positions = [(0.0, 10.0 * k, 0.0) for k in range(4)]
+        tiles = [
+            make_planned_instance(k + 1, image_position_patient=position)
+            for k, position in enumerate(positions)
+        ]
+        found = plan_of(tiles)
+        assert_accounted(tiles, found)
+        truth = {one.url: one.image_position_patient for one in tiles}
+        for volume in found.volumes:
+            assert_placed(volume, truth)
+
     def test_projections_have_no_affine_and_no_z(self):
         stack = make_stack(3, modality="DX", imager_pixel_spacing=(0.1, 0.2))
         stack = [
@@ -287,7 +299,7 @@ class TestGeometry:
 # --- what splits --------------------------------------------------------------
 
 HARD = {
-    "orientation": {"image_orientation_patient": CORONAL},
+    "orientation": {"image_orientation_patient": (1.0, 0.0, 0.0, 0.0, 0.8, 0.6)},
     "rows": {"rows": 8},
     "columns": {"columns": 8},
     "pixel spacing": {"pixel_spacing": (0.5, 0.8)},

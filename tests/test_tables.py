@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import fields, replace
+from typing import get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,13 +22,30 @@ from dicomdask.model import (
 )
 from tests.strategies import make_planned_instance, messy_series
 
+SAMPLES = {int: 3, float: 0.25, bool: True, tuple[int, ...]: (1, 2)}
+
+
+def make_record(record):
+    """Return an example of a record; fields of other types are text."""
+    hints = get_type_hints(record)
+    samples = {field.name: SAMPLES.get(hints[field.name]) for field in fields(record)}
+    samples["position"] = (0.0, -1.5, 2.5)
+    return record(
+        **{
+            field.name: field.name
+            if samples[field.name] is None
+            else samples[field.name]
+            for field in fields(record)
+        }
+    )
+
+
 RECORDS = {
-    SourceFile: SourceFile("/in/a", 3, "1f-3"),
     Instance: make_planned_instance(),
-    Outcome: Outcome("ab", "rejected", "plan", "bad-geometry", "A sentence.", 7),
-    Verdict: Verdict("/in/a", "", "resolve", "conflict", "A sentence."),
-    Receipt: Receipt("ab", "cd", 3, 1, 2, 3, 0.25),
-    PlannedFrame: PlannedFrame("/in/a", 3, "", 0, (1, 2), (0.0, -1.5, 2.5), "ab"),
+    **{
+        record: make_record(record)
+        for record in (SourceFile, Outcome, Verdict, Receipt, PlannedFrame)
+    },
 }
 
 

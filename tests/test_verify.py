@@ -28,7 +28,7 @@ def problems_of(store, **options):
 
 
 def shard_of(store):
-    [path] = store.glob("volumes/*/*/*/0/c/**/0")
+    [path] = store.glob("volumes/*/*/*/0/c/*/*/*")
     return path
 
 

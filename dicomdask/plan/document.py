@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import types
-from typing import Any, get_args, get_origin, get_type_hints
+from functools import cache
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from dicomdask.errors import PlanError
 from dicomdask.model import FORMAT
@@ -51,7 +52,7 @@ def from_plain(hint: Any, value: Any) -> Any:
         If the value is not of the type.
     """
     if dataclasses.is_dataclass(hint):
-        hints = get_type_hints(hint)
+        hints = _hints(cast("type", hint))
         if set(value) - set(hints):
             raise TypeError("unknown field")
         parts = {name: from_plain(hints[name], part) for name, part in value.items()}
@@ -65,6 +66,11 @@ def from_plain(hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and not isinstance(value, _accepted(hint)):
         raise TypeError("wrong type")
     return value
+
+
+@cache
+def _hints(record: type) -> dict[str, Any]:
+    return get_type_hints(record)
 
 
 def _accepted(hint: type) -> tuple[type, ...]:

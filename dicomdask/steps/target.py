@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict, replace
 from typing import Any, get_args
 
-from dicomdask import arrays, commits, storage
+from dicomdask import commits, storage
 from dicomdask.errors import PlanError, StoreError
-from dicomdask.model import Irregular, Profile, Settings
+from dicomdask.model import FORMAT, Irregular, Profile, Settings
 from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key
 from dicomdask.steps.session import Session
@@ -95,8 +95,8 @@ def require_dataset(store: str) -> None:
             f"{store} exists and is no dicomdask dataset; give another path, or "
             "remove what is there"
         ) from None
-    if found != arrays.FORMAT:
+    if found != FORMAT:
         raise StoreError(
-            f"{store} has another format than {arrays.FORMAT}; use the version of "
+            f"{store} has another format than {FORMAT}; use the version of "
             "dicomdask that wrote it"
         )
