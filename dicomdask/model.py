@@ -102,6 +102,33 @@ class Instance:
         return (self.rows or 0, self.columns or 0)
 
 
+OWN_FIELDS: Final = frozenset(
+    {
+        "url",
+        "size",
+        "token",
+        "header_digest",
+        "pixel_keyword",
+        "has_modality_lut",
+        "is_mosaic",
+    }
+)
+"""The fields of an instance that are no DICOM attributes."""
+
+
+def column_name(field: str) -> str:
+    """Return the column of an instance's field: a DICOM attribute's is its keyword.
+
+    >>> column_name("series_instance_uid"), column_name("header_digest")
+    ('SeriesInstanceUID', 'header_digest')
+    """
+    if field in OWN_FIELDS:
+        return field
+    acronyms = {"id": "ID", "uid": "UID", "sop": "SOP"}
+    words = field.split("_")
+    return "".join(acronyms.get(word, word.capitalize()) for word in words)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one input (de-identified: holds a keyed digest of its URL)."""

@@ -19,7 +19,7 @@ from dask.utils import parse_bytes
 
 from dicomdask import storage, tables
 from dicomdask.errors import PlanError
-from dicomdask.model import Instance
+from dicomdask.model import Instance, column_name
 from dicomdask.tasks import encode, index, planning, resolve
 
 FILES_PER_PARTITION: Final = 256
@@ -93,7 +93,8 @@ def index_dataframe(work: str) -> dd.DataFrame:
     Returns
     -------
     dask.dataframe.DataFrame
-        One row an instance, one typed column a field of `dicomdask.model.Instance`.
+        One row an instance, one typed column a field of `dicomdask.model.Instance`;
+        DICOM attributes under their keywords.
     """
     url = storage.join(storage.require_local(work), "index")
     buckets = storage.list_names(url)
@@ -105,7 +106,8 @@ def index_dataframe(work: str) -> dd.DataFrame:
     if not paths:
         raise PlanError(f"{work} has no index; run `dicomdask index` first")
     meta = tables.empty_frame(Instance)
-    return dd.from_map(tables.read_frame, paths, meta=meta)
+    frame = dd.from_map(tables.read_frame, paths, meta=meta)
+    return frame.rename(columns={name: column_name(name) for name in meta.columns})
 
 
 # --- running ------------------------------------------------------------------

@@ -33,7 +33,7 @@ from dicomdask.header.elements import (
     is_implicit,
     walk_elements,
 )
-from dicomdask.model import Instance, SourceFile
+from dicomdask.model import Instance, SourceFile, column_name
 
 MAX_INFLATED_BYTES: Final = 1 << 30
 """A deflated data set that inflates to more is refused."""
@@ -97,12 +97,9 @@ _NUMBERS: Final = (
 
 def _tag(field: str) -> int:
     """Return the tag of a field, which is its keyword in snake case."""
-    upper = {"id", "uid", "sop"}
-    words = field.split("_")
-    keyword = "".join(w.upper() if w in upper else w.capitalize() for w in words)
-    tag = tag_for_keyword(keyword)
+    tag = tag_for_keyword(column_name(field))
     if tag is None:
-        raise KeyError(f"{keyword} is no keyword of PS3.6")
+        raise KeyError(f"{field} is no keyword of PS3.6")
     return tag
 
 

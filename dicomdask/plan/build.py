@@ -4,18 +4,15 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import pandas as pd
 
 from dicomdask import burnedin, pixels
 from dicomdask.errors import CODES, InputError, PlanError
-from dicomdask.model import Instance, Outcome, PlannedVolume, Settings
+from dicomdask.model import Instance, Outcome, PlannedVolume, Settings, column_name
 from dicomdask.plan.split import Refusal, split_series
 from dicomdask.plan.volume import plan_volume, series_key, source_key
 from dicomdask.pseudonym import Key
-
-ACRONYMS: Final = {"Id": "ID", "Uid": "UID"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +144,7 @@ def filter_instances(
         If the expression cannot be evaluated.
     """
     table = pd.DataFrame([dataclasses.asdict(instance) for instance in instances])
-    table.columns = pd.Index([keyword(name) for name in table.columns])
+    table.columns = pd.Index([column_name(name) for name in table.columns])
     try:
         kept = set(table.query(where, engine="python").index)
     except Exception as error:  # noqa: BLE001 - pandas raises anything here
@@ -158,9 +155,3 @@ def filter_instances(
     chosen = [one for number, one in enumerate(instances) if number in kept]
     others = [one for number, one in enumerate(instances) if number not in kept]
     return chosen, others
-
-
-def keyword(name: str) -> str:
-    """Return the DICOM keyword of a field: `series_instance_uid`, SeriesInstanceUID."""
-    words = [word.capitalize() for word in name.split("_")]
-    return "".join(ACRONYMS.get(word, word) for word in words)
