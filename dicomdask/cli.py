@@ -247,7 +247,7 @@ def convert(
 
 
 def _print_plan(work: Work, *, as_json: bool) -> int:
-    document = show.plan_document([work.read_plan(name) for name in work.plan_names()])
+    document = show.plan_document(list(work.read_plans().values()))
     _print(document, show.plan_text(document), as_json=as_json)
     return EXIT_DONE
 
@@ -335,7 +335,8 @@ def encode(work: str, *, task_range: tuple[int, int] | None, **options: Any) -> 
     """Decode, de-identify and write the tasks that have no receipt yet."""
     with steps.open_session(work, progress=ProgressLine(), **options) as session:
         done = steps.encode(session, task_range=task_range)
-        left = len(missing_tasks(session.work, session.key))
+        plans = session.work.read_plans()
+        left = len(missing_tasks(session.work, session.key, plans))
     click.echo(f"{done} tasks encoded, {left} left")
     return EXIT_DONE if task_range or not left else EXIT_FAILED
 

@@ -204,6 +204,10 @@ class Work:
         url = self.path("plan", f"{name}.json")
         return plan.plan_from_json(storage.read(url), name=url)
 
+    def read_plans(self) -> dict[str, plan.Plan]:
+        """Return all parts of the plan by name."""
+        return {name: self.read_plan(name) for name in self.plan_names()}
+
     def write_plan(self, name: str, part: plan.Plan) -> None:
         """Write one part of the plan."""
         text = plan.plan_to_json(part)

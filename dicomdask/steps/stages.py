@@ -167,12 +167,9 @@ def encode(session: Session, *, task_range: tuple[int, int] | None = None) -> in
     if not storage.exists(root):
         storage.write(root, arrays.root_metadata().encode())
     done = 0
-    while True:
-        left = _open_tasks(session, task_range)
-        if not left:
-            return done
-        _check_memory(session)
-        left = _open_tasks(session, task_range)
+    while left := _open_tasks(session, task_range):
+        if _reject_too_large(session):
+            continue
         batches = _batches(left, session.runner.n_workers)
         bag = pipeline.encode_bag(batches, work_url=work.url)
         counts = list(session.run("encode", bag, len(batches)))
@@ -185,13 +182,18 @@ def encode(session: Session, *, task_range: tuple[int, int] | None = None) -> in
             )
         if n_unfit:
             _replan(session, job)
+        elif not any(one["tasks"] for one in counts):
+            raise StoreError(
+                f"tasks leave no receipt in {work.url}; remove its receipts"
+            )
+    return done
 
 
 def _replan(session: Session, job: Job) -> None:
     """Plan again without the frames that were unfit, and nothing that was pruned."""
     work = session.work
     was_edited = commit_task.is_edited(work)
-    before = {name: work.read_plan(name) for name in work.plan_names()}
+    before = work.read_plans()
     bag = pipeline.plan_bag(list(before), work_url=work.url)
     _exhaust(session.run("plan", bag, len(before)))
     for name, part in before.items():
@@ -217,8 +219,8 @@ def _open_tasks(
     done = work.done_tasks()
     found: list[_OpenTask] = []
     position = 0
-    for name in work.plan_names():
-        for number, (volume, task) in enumerate(plan_tasks(work.read_plan(name))):
+    for name, part in work.read_plans().items():
+        for number, (volume, task) in enumerate(plan_tasks(part)):
             inside = task_range is None or task_range[0] <= position < task_range[1]
             position += 1
             if inside and plan.task_digest(volume, task, session.key) not in done:
@@ -250,10 +252,17 @@ def _batches(left: Sequence[_OpenTask], n_workers: int) -> list[tuple[str, int, 
     return batches
 
 
-def _check_memory(session: Session) -> None:
-    """Reject what no worker can hold, before anything of it is allocated."""
-    limit = session.runner.task_memory
-    planning.prune(session.work, limit=None, memory=limit, key=session.key)
+def _reject_too_large(session: Session) -> bool:
+    """Reject what no worker can hold, before anything of it is allocated.
+
+    The plan is made anew by the next run, which may have larger workers.
+    """
+    work, limit = session.work, session.runner.task_memory
+    if not planning.prune(work, limit=None, memory=limit, key=session.key):
+        return False
+    commit_task.note_plan(work)
+    work.write_note(None, "planned.json")
+    return True
 
 
 # --- commit ---

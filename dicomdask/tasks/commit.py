@@ -3,7 +3,7 @@
 import hashlib
 import platform
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -34,18 +34,24 @@ PACKAGES: Final = (
 """The packages whose versions decide bytes; a commit names them."""
 
 
-def missing_tasks(work: Work, key: Key) -> list[str]:
+Plans = Mapping[str, plan.Plan]
+
+
+def missing_tasks(work: Work, key: Key, plans: Plans) -> list[str]:
     """Return the digests of the plan's tasks that have no receipt."""
     done = work.done_tasks()
-    return [digest for _, digest in all_tasks(work, key) if digest not in done]
+    return [
+        digest
+        for part in plans.values()
+        for volume in part.volumes
+        for digest in task_digests(volume, key)
+        if digest not in done
+    ]
 
 
-def all_tasks(work: Work, key: Key) -> Iterator[tuple[PlannedVolume, str]]:
-    """Yield each task of the whole plan: its volume and its digest."""
-    for name in work.plan_names():
-        for volume in work.read_plan(name).volumes:
-            for task in plan.volume_tasks(volume):
-                yield volume, plan.task_digest(volume, task, key)
+def task_digests(volume: PlannedVolume, key: Key) -> list[str]:
+    """Return the digests of a volume's tasks."""
+    return [plan.task_digest(volume, task, key) for task in plan.volume_tasks(volume)]
 
 
 def commit(work: Work, *, now: str) -> Commit | None:
@@ -65,13 +71,14 @@ def commit(work: Work, *, now: str) -> Commit | None:
     """
     job = work.require_job()
     key = resolve_key(job.key)
-    missing = missing_tasks(work, key)
+    plans = work.read_plans()
+    missing = missing_tasks(work, key, plans)
     if missing:
         raise PlanError(
             f"{len(missing)} tasks of the plan have no receipt; run `dicomdask encode`"
         )
-    volumes = _volumes_by_series(work)
-    inputs = account(work, key)
+    volumes = _volumes_by_series(plans)
+    inputs = account(work, key, plans)
     store = str(job.store)
 
     def change_of(parent: Commit | None) -> Change:
@@ -83,10 +90,10 @@ def commit(work: Work, *, now: str) -> Commit | None:
     return commits.publish(store, change_of, describe)
 
 
-def _volumes_by_series(work: Work) -> dict[str, list[PlannedVolume]]:
+def _volumes_by_series(plans: Plans) -> dict[str, list[PlannedVolume]]:
     series: dict[str, list[PlannedVolume]] = defaultdict(list)
-    for name in work.plan_names():
-        for volume in work.read_plan(name).volumes:
+    for part in plans.values():
+        for volume in part.volumes:
             series[volume.series_key].append(volume)
     return series
 
@@ -94,7 +101,7 @@ def _volumes_by_series(work: Work) -> dict[str, list[PlannedVolume]]:
 # --- accounting ---------------------------------------------------------------
 
 
-def account(work: Work, key: Key) -> dict[str, dict[str, Any]]:
+def account(work: Work, key: Key, plans: Plans) -> dict[str, dict[str, Any]]:
     """Return the row of every listed input, by source_key.
 
     Raises
@@ -106,8 +113,7 @@ def account(work: Work, key: Key) -> dict[str, dict[str, Any]]:
     for bucket in work.bucket_names():
         for instance in read_current(work, bucket):
             found.pop(plan.source_key(instance.url, key), None)
-    for name in work.plan_names():
-        part = work.read_plan(name)
+    for part in plans.values():
         found |= {outcome.source_key: outcome for outcome in part.outcomes}
         for volume in part.volumes:
             for frame in volume.frames:
@@ -168,10 +174,7 @@ class _Parts:
     key: Key
 
     def of(self, volume: PlannedVolume) -> dict[str, Any]:
-        digests = [
-            plan.task_digest(volume, task, self.key)
-            for task in plan.volume_tasks(volume)
-        ]
+        digests = task_digests(volume, self.key)
         return rows.merge_parts([self.work.read_part(digest) for digest in digests])
 
 

@@ -113,8 +113,10 @@ def keep_planned(work: Work, name: str, before: plan.Plan) -> None:
         work.write_plan(name, plan.Plan(tuple(kept), tuple(outcomes)))
 
 
-def prune(work: Work, *, limit: int | None, memory: int | None, key: Key) -> None:
+def prune(work: Work, *, limit: int | None, memory: int | None, key: Key) -> bool:
     """Take out of the plan what is beyond a number of volumes, or needs more memory.
+
+    Returns whether there was any.
 
     Parameters
     ----------
@@ -123,9 +125,8 @@ def prune(work: Work, *, limit: int | None, memory: int | None, key: Key) -> Non
     memory
         The bytes that one task may take.
     """
-    left = limit
-    for name in work.plan_names():
-        part = work.read_plan(name)
+    left, any_pruned = limit, False
+    for name, part in work.read_plans().items():
         kept, outcomes = [], list(part.outcomes)
         for volume in part.volumes:
             code = _reason_to_drop(volume, left, memory)
@@ -138,8 +139,10 @@ def prune(work: Work, *, limit: int | None, memory: int | None, key: Key) -> Non
                 for frame in volume.frames
             ]
         if len(kept) < len(part.volumes):
+            any_pruned = True
             outcomes.sort(key=lambda one: one.source_key)
             work.write_plan(name, plan.Plan(tuple(kept), tuple(outcomes)))
+    return any_pruned
 
 
 def _reason_to_drop(
