@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -13,7 +14,7 @@ import click
 
 import dicomdask
 from dicomdask import show, steps, storage
-from dicomdask.errors import DicomDaskError, NoDicomError, StoreError
+from dicomdask.errors import DicomDaskError, NoDicomError, OptionError
 from dicomdask.model import Settings
 from dicomdask.pseudonym import resolve_key
 from dicomdask.tasks.commit import missing_tasks
@@ -139,9 +140,13 @@ def reports_errors(command: Callable[..., int | None]) -> Callable[..., None]:
             code = command(*args, **options)
         except DicomDaskError as error:
             if verbose:
-                raise
+                click.echo(traceback.format_exc(), nl=False, err=True)
             click.echo(f"dicomdask: {error}", err=True)
-            code = EXIT_USAGE if isinstance(error, NoDicomError) else EXIT_FAILED
+            code = (
+                EXIT_USAGE
+                if isinstance(error, (NoDicomError, OptionError))
+                else EXIT_FAILED
+            )
         except OSError as error:
             if verbose:
                 raise
@@ -229,7 +234,7 @@ def convert(
     """List, index, plan, encode and commit; resume and extend what is there."""
     settings = _settings(options)
     if dry_run and overwrite:
-        raise StoreError("--dry-run writes nothing; leave --overwrite out")
+        raise OptionError("--dry-run writes nothing; leave --overwrite out")
     session = steps.prepare(
         sources,
         store,

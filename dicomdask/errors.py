@@ -88,6 +88,10 @@ class PlanError(DicomDaskError, ValueError):
     """A plan, a receipt or an option cannot be used."""
 
 
+class OptionError(PlanError):
+    """An option cannot be used; a command ends with the exit code of wrong usage."""
+
+
 class PolicyError(DicomDaskError, ValueError):
     """A policy cannot be read, or a key is missing or too short."""
 

@@ -5,6 +5,7 @@ names of parts in the work directory: no pixels, no headers and no keys travel t
 the graph, and its keys name functions and numbers only.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 
 from dicomdask import storage, tables
-from dicomdask.errors import PlanError
+from dicomdask.errors import OptionError, PlanError
 from dicomdask.model import Instance, column_name
 from dicomdask.tasks import encode, index, planning, resolve
 
@@ -232,21 +233,32 @@ def parse_memory(text: str) -> int:
     try:
         return int(parse_bytes(text))
     except ValueError:
-        raise PlanError("--memory is not a size; write it like 4GiB") from None
+        raise OptionError("--memory is not a size; write it like 4GiB") from None
+
+
+def check_scheduler(scheduler: str | None, memory: str | None) -> None:
+    """Raise OptionError for a scheduler or a size that nothing can be made of."""
+    if memory is not None:
+        parse_memory(memory)
+    if scheduler is None or scheduler in LOCAL_SCHEDULERS or "://" in scheduler:
+        return
+    if not Path(scheduler).is_file():
+        raise OptionError(
+            f"{scheduler} is neither synchronous, threads, processes, an address such "
+            "as tcp://host:8786, nor a scheduler file; check --scheduler"
+        )
 
 
 def _connect(scheduler: str) -> distributed.Client:
     is_file = "://" not in scheduler
-    if is_file and not Path(scheduler).is_file():
-        raise PlanError(
-            f"{scheduler} is neither synchronous, threads, processes, an address such "
-            "as tcp://host:8786, nor a scheduler file"
-        )
+    check_scheduler(scheduler, None)
     try:
+        if is_file:
+            json.loads(Path(scheduler).read_bytes())["address"]
         if is_file:
             return distributed.Client(scheduler_file=scheduler, set_as_default=False)
         return distributed.Client(scheduler, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
         raise PlanError(
             f"no scheduler answers at {scheduler} ({type(error).__name__}); start it, "
             "or leave --scheduler out to run on this machine"

@@ -167,6 +167,15 @@ def open_blocks(url: str) -> BinaryIO:
     return opened
 
 
+def is_openable(url: str) -> bool:
+    """Return whether a file can be opened for reading now."""
+    try:
+        open_blocks(url).close()
+    except OSError:
+        return False
+    return True
+
+
 class Ranges:
     """Ranged reads below one base URL; the reader of shards is given its methods.
 
@@ -228,6 +237,14 @@ def exists(url: str) -> bool:
     return bool(filesystem.exists(path))
 
 
+def is_file(url: str) -> bool:
+    """Return whether an object, and not a folder, is there."""
+    if _is_local(url):
+        return os.path.isfile(decode_path(url))
+    filesystem, path = _filesystem(url)
+    return bool(filesystem.isfile(path))
+
+
 def list_names(url: str) -> list[str]:
     """Return the sorted names directly below a folder; none where there is none."""
     if _is_local(url):
@@ -235,7 +252,7 @@ def list_names(url: str) -> list[str]:
             return sorted(
                 name for name in os.listdir(decode_path(url)) if name[0] != "."
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
     filesystem, path = _filesystem(url)
     if not filesystem.exists(path):

@@ -16,7 +16,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from dicomdask import plan, storage, tables
 from dicomdask.errors import ReadError, StoreError
@@ -32,6 +32,22 @@ from dicomdask.model import (
 from dicomdask.pseudonym import KeyReference
 
 Record = TypeVar("Record")
+
+CONTENTS: Final = frozenset(
+    {
+        "job.json",
+        "manifest",
+        "changed.parquet",
+        "index",
+        "outcomes",
+        "repeats",
+        "verdicts",
+        "plan",
+        "parts",
+        "receipts",
+    }
+)
+"""What --overwrite removes from a work directory: all but the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +246,20 @@ class Work:
         """Write a small JSON record."""
         text = json.dumps(record, sort_keys=True) + "\n"
         storage.write(self.path("receipts", *names), text.encode())
+
+    def read_counts(self, part: str) -> dict[str, int]:
+        """Return the counts of an indexed manifest part; StoreError if damaged."""
+        note = self.read_note("index", f"{part}.json")
+        if not isinstance(note, dict) or not {
+            "instances",
+            "outcomes",
+            "not_dicom",
+        } <= set(note):
+            raise StoreError(
+                f"{self.path('receipts', 'index', part)}.json is damaged; remove it, "
+                "then run again"
+            )
+        return note
 
     def indexed_parts(self) -> set[str]:
         """Return the manifest parts whose index is done."""

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -23,6 +22,7 @@ from dicomdask import cli
 from dicomdask.errors import CODES, PlanError
 from dicomdask.model import Settings
 from dicomdask.verify import Report
+from dicomdask.work import Work
 from tests.builders import make_instance, make_series, to_bytes, write_series
 
 DX_IMAGE = "1.2.840.10008.5.1.4.1.1.1.1"
@@ -201,7 +201,7 @@ def summary(clean: Path, tmp_path: Path) -> Any:
 
 def fake_session(**attributes: Any) -> Any:
     session = nullcontext()
-    session.__dict__.update(work=SimpleNamespace(plan_names=list), **attributes)
+    session.__dict__.update(work=Work("/nowhere/work"), **attributes)
     session.enter_result = session
     return session
 
@@ -304,7 +304,7 @@ def test_encode_calls_the_library(
     assert result.stdout == "8 tasks encoded, 0 left\n"
     assert opened.only_call() == (("w",), RUN_CALL)
     assert encode.only_call() == ((session,), {"task_range": task_range})
-    assert missing.only_call() == ((session.work, "the key"), {})
+    assert missing.only_call()[0][:2] == (session.work, "the key")
 
 
 @pytest.mark.parametrize(("words", "code"), [([], 1), (["--task-range", "0:1"], 0)])
@@ -694,7 +694,8 @@ def test_overwrite_never_empties_a_folder_that_is_no_work_directory(
     home = tmp_path / "home"
     (home / "letters").mkdir(parents=True)
     (home / "letters" / "thesis.tex").write_text("years of work")
-    result = run("convert", clean, tmp_path / "o.zarr", "--work", home, "--overwrite")
+    words = ("convert", clean, tmp_path / "o.zarr", "--work", home, "--overwrite")
+    result = run(*words, "--scheduler", "synchronous")
     assert (home / "letters" / "thesis.tex").exists(), "somebody's files are gone"
     assert result.exit_code == 1
     assert str(home) in result.stderr
@@ -968,16 +969,3 @@ def test_demo_converts_what_ships_with_pydicom(tmp_path: Path) -> None:
     exec("\n".join(example), namespace)
     assert isinstance(namespace["ds"], type(dicomdask.open_dataset(str(store))))
     assert run("verify", store, "--sample", "10").exit_code == 0
-
-
-def test_the_default_scheduler_is_a_local_cluster(clean: Path, tmp_path: Path) -> None:
-    store = tmp_path / "o.zarr"
-    code = "from dicomdask.cli import main\nif __name__ == '__main__': main()\n"
-    (tmp_path / "run.py").write_text(code)
-    words = [sys.executable, tmp_path / "run.py", "convert", clean, store]
-    result = subprocess.run(
-        [*words, "--memory", "1GiB"], capture_output=True, text=True, timeout=60
-    )
-    assert result.returncode == 0, result.stderr
-    assert "Traceback" not in result.stderr
-    assert codes(store) == {"stored": 4}

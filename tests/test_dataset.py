@@ -19,7 +19,7 @@ from ome_zarr_models.v05 import Image
 from pydicom.pixels import apply_modality_lut
 
 import dicomdask
-from dicomdask import plan, storage
+from dicomdask import layout, plan, storage
 from dicomdask.errors import ReadError, StoreError
 from dicomdask.loaders.xarray import open_volume
 from dicomdask.work import Work
@@ -43,7 +43,7 @@ def made(tmp_path_factory, convert):
     flat = make_instance(2, pixels=rng.integers(0, 9, (30, 20)).astype(np.uint8))
     write_series(folder / "in" / "flat", iter([flat]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dicomdask.layout, "SHARD_BYTES", 1 << 20)
+        patch.setattr(layout, "SHARD_BYTES", 1 << 20)
         convert(folder / "in", folder / "store.zarr")
     return folder / "store.zarr", planes
 

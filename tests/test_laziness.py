@@ -2,14 +2,15 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import dask
 import pytest
 
 import dicomdask
-from dicomdask import header, pipeline, storage, tables
+from dicomdask import header, pipeline, storage
 from dicomdask.errors import SourceError
-from dicomdask.model import Instance
+from dicomdask.model import Instance, column_name
 from tests.builders import make_series, write_series
 
 READERS = ("read", "open_blocks")
@@ -90,12 +91,12 @@ def test_index_dataframe_is_lazy_and_typed(store, opened):
     with dask.config.set(scheduler=get_partitions(opened)):
         frame = dicomdask.index_dataframe(f"{store}.work")
         assert opened == []
-    assert list(frame.columns) == list(tables.empty_frame(Instance).columns)
-    assert str(frame["rows"].dtype) == "Int64"
-    assert str(frame["rescale_slope"].dtype) == "Float64"
+    assert list(frame.columns) == [column_name(one.name) for one in fields(Instance)]
+    assert str(frame["Rows"].dtype) == "Int64"
+    assert str(frame["RescaleSlope"].dtype) == "float64"
     rows = frame.compute(scheduler="synchronous")
     assert len(rows) == 5
-    assert rows["modality"].tolist() == ["CT"] * 5
+    assert rows["Modality"].tolist() == ["CT"] * 5
     assert rows.dtypes.equals(frame.dtypes)
     assert not [url for url in opened if url.endswith(".dcm")]
 
@@ -107,7 +108,7 @@ def test_index_dataframe_of_several_series(tmp_path, convert):
     # The slices of the three series share their SOP Instance UIDs and their pixels.
     convert(tmp_path / "in", tmp_path / "store")
     frame = dicomdask.index_dataframe(f"{tmp_path / 'store'}.work")
-    found = frame.groupby("series_instance_uid").size().compute(scheduler="synchronous")
+    found = frame.groupby("SeriesInstanceUID").size().compute(scheduler="synchronous")
     assert found.to_dict() == {f"1.2.3.{number}": 2 for number in (1, 2, 3)}
 
 

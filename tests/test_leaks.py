@@ -759,8 +759,9 @@ def assert_clean(markers, named):
     named = [(os.fsencode(name), content) for name, content in named]
     everything = b"\n".join(part for pair in named for part in pair)
     if markers.find(everything):
-        leaks = {name: markers.find(name + b"\n" + data) for name, data in named}
-        assert {name: found for name, found in leaks.items() if found} == {}
+        leaks = [(name, markers.find(name + b"\n" + data)) for name, data in named]
+        assert [(name, found) for name, found in leaks if found] == []
+        pytest.fail("a marker is spread over two objects")
 
 
 # --- the searches -------------------------------------------------------------

@@ -14,8 +14,18 @@ from click.testing import CliRunner
 from distributed.protocol import pickle
 
 import dicomdask
-from dicomdask import errors, pipeline, pixels, pseudonym, shards
+from dicomdask import (
+    errors,
+    layout,
+    pipeline,
+    pixels,
+    plan,
+    pseudonym,
+    shards,
+    storage,
+)
 from dicomdask.cli import main
+from dicomdask.tasks import encode
 from dicomdask.work import Work
 from tests.builders import make_instance, make_series, to_bytes, write_series
 from tests.conftest import SECRET
@@ -38,7 +48,8 @@ def write_pile(folder):
     other = folder / "other"
     other.mkdir()
     us = make_instance(90, Modality="US", SOPClassUID=US)
-    report = make_instance(91, PixelData=None, Modality="SR", SOPClassUID=SR)
+    report = make_instance(91, Modality="SR", SOPClassUID=SR)
+    del report.PixelData, report.Rows, report.Columns
     (other / "us.dcm").write_bytes(to_bytes(us))
     (other / "report.dcm").write_bytes(to_bytes(report))
     (other / "notes.txt").write_text("not DICOM")
@@ -379,9 +390,9 @@ def test_a_kill_before_a_receipt(
     done = {
         url
         for name in work.plan_names()
-        for volume, task in dicomdask.tasks.encode.plan_tasks(work.read_plan(name))
+        for volume, task in encode.plan_tasks(work.read_plan(name))
         for url in urls_of(volume, task)
-        if dicomdask.plan.task_digest(volume, task, KEY) in work.done_tasks()
+        if plan.task_digest(volume, task, KEY) in work.done_tasks()
     }
     assert len(work.done_tasks()) == at
     with pytest.raises(errors.StoreError, match="no commit yet"):
@@ -416,7 +427,7 @@ def test_a_kill_before_any_step(step, pile, reference, tmp_path, convert, monkey
 def test_a_kill_before_any_write(at, pile, reference, tmp_path, convert, monkeypatch):
     store = tmp_path / "store.zarr"
     with monkeypatch.context() as patch:
-        fail_once(patch, dicomdask.storage, "write", at, Killed())
+        fail_once(patch, storage, "write", at, Killed())
         with pytest.raises(Killed):
             convert(pile, store)
     convert(pile, store)
@@ -434,8 +445,23 @@ def test_a_finished_run_does_nothing_again(pile, reference, tmp_path, convert, d
     assert content(store, without=()) == before
 
 
+def test_a_batch_that_dask_runs_again_decodes_nothing(
+    pile, reference, tmp_path, convert, decoded
+):
+    store = tmp_path / "store.zarr"
+    convert(pile, store)
+    work = Work(f"{store}.work")
+    decoded.clear()
+    for name in work.plan_names():
+        n = len(encode.plan_tasks(work.read_plan(name)))
+        counts = encode.encode_batch((name, 0, n), work_url=work.url)
+        assert counts["tasks"] == n
+    assert decoded == []
+    assert_same(store, reference)
+
+
 def test_several_shards_of_one_volume(tmp_path, convert, monkeypatch):
-    monkeypatch.setattr(dicomdask.layout, "SHARD_BYTES", 7000)
+    monkeypatch.setattr(layout, "SHARD_BYTES", 7000)
     folder, store = tmp_path / "in", tmp_path / "store.zarr"
     write_series(folder, make_series(40))
     with monkeypatch.context() as patch:

@@ -130,6 +130,19 @@ class TestOrder:
         ]
         assert urls_of(volume_of(named)) == [f"/in/{9 - k}.dcm" for k in range(6)]
 
+    def test_the_normal_is_not_that_of_whichever_slice_came_first(self):
+        """By one normal both lie at one place, by the other they do not."""
+        leaning = (1.0, 0.0, 0.0, 0.0, 1.0, 5e-5)
+        pair = [
+            make_planned_instance(1, image_position_patient=(0.0, 0.0, 0.0)),
+            make_planned_instance(
+                2,
+                image_position_patient=(0.0, 100.0, 0.0),
+                image_orientation_patient=leaning,
+            ),
+        ]
+        assert plan_of(pair) == plan_of(pair[::-1])
+
     def test_a_wide_series_does_not_depend_on_the_process(self):
         stack = [*make_stack(40), *make_stack(7, first=50, cosines=CORONAL)]
         texts = set()

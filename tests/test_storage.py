@@ -278,19 +278,24 @@ class TestRanges:
 
     def test_a_file_closed_in_the_middle_of_a_read(self, base, monkeypatch):
         """The same, with the other thread at the worst moment."""
-        ranges, real, others = Ranges(base, max_open=1), os.pread, []
+        ranges, others = Ranges(base, max_open=1), []
 
-        def pread(*args):
-            if not others:
-                read = threading.Thread(target=ranges.get_range, args=("1", 0, 8))
-                others.append(read)
-                read.start()
-                read.join(timeout=2)
-            return real(*args)
+        def disturbed(real):
+            def read(*args):
+                if not others:
+                    other = threading.Thread(target=ranges.get_range, args=("1", 0, 8))
+                    others.append(other)
+                    other.start()
+                    other.join(timeout=2)
+                return real(*args)
 
-        monkeypatch.setattr(storage.os, "pread", pread)
+            return read
+
+        for name in ("pread", "preadv"):
+            monkeypatch.setattr(storage.os, name, disturbed(getattr(os, name)))
         assert ranges.get_range("0", 0, 8) == b"\0" * 8
-        others[0].join()
+        for other in others:
+            other.join()
 
     def test_threads_leave_no_file_open(self, base, monkeypatch):
         real = os.open

@@ -8,7 +8,7 @@ import pydicom
 import pytest
 
 import dicomdask
-from dicomdask import shards, verify
+from dicomdask import layout, shards, verify
 from dicomdask.errors import StoreError
 from dicomdask.model import Layout
 from dicomdask.pseudonym import Key
@@ -159,8 +159,8 @@ def rewrite(store, change):
     ds = dicomdask.open_dataset(str(store))
     row = ds.volumes.iloc[0]
     values = change(ds.read(row["volume_id"]).copy())
-    layout = layout_of(row)
-    data = shards.encode_shard(values, layout.chunks, layout.shards, layout.codec)
+    cut = layout_of(row)
+    data = shards.encode_shard(values, cut.chunks, cut.shards, cut.codec)
     shard_of(store).write_bytes(data)
 
 
@@ -251,7 +251,7 @@ def test_problems_name_no_source(series, store):
 
 
 def test_several_shards(tmp_path, convert, monkeypatch):
-    monkeypatch.setattr(dicomdask.layout, "SHARD_BYTES", 7000)
+    monkeypatch.setattr(layout, "SHARD_BYTES", 7000)
     store = tmp_path / "store.zarr"
     write_series(tmp_path / "in", make_series(40))
     convert(tmp_path / "in", store)

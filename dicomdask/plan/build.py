@@ -4,11 +4,12 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from dicomdask import burnedin, pixels
-from dicomdask.errors import CODES, InputError, PlanError
+from dicomdask.errors import CODES, InputError, OptionError
 from dicomdask.model import Instance, Outcome, PlannedVolume, Settings, column_name
 from dicomdask.plan.split import Refusal, split_series
 from dicomdask.plan.volume import plan_volume, series_key, source_key
@@ -146,9 +147,12 @@ def filter_instances(
     table = pd.DataFrame([dataclasses.asdict(instance) for instance in instances])
     table.columns = pd.Index([column_name(name) for name in table.columns])
     try:
-        kept = set(table.query(where, engine="python").index)
+        holds: Any = table.eval(where, engine="python")
+        if not pd.api.types.is_bool_dtype(holds) or len(holds) != len(table):
+            raise TypeError("not one truth value for each instance")
+        kept = set(table.index[holds])
     except Exception as error:  # noqa: BLE001 - pandas raises anything here
-        raise PlanError(
+        raise OptionError(
             f"--where cannot be evaluated ({type(error).__name__}); write an "
             "expression over DICOM keywords, such as \"Modality == 'CT'\""
         ) from None

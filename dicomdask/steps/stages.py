@@ -57,7 +57,8 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
     work = session.work
     files = index_task.list_sources(sources, exclude=exclude)
     session.progress("list", len(files), len(files))
-    index_task.extend_manifest(work, files, part_files=MANIFEST_FILES)
+    again = index_task.unreadable_before(work, files, session.key)
+    index_task.extend_manifest(work, files, again=again, part_files=MANIFEST_FILES)
     done = work.indexed_parts()
     left = [part for part in work.manifest_parts() if part not in done]
     bag = pipeline.index_bag(left, work_url=work.url)
@@ -77,7 +78,7 @@ def count_files(sources: Sequence[str], *, exclude: tuple[str, ...]) -> int:
 
 
 def _require_dicom(work: Work, sources: Sequence[str]) -> None:
-    notes = [work.read_note("index", f"{part}.json") for part in work.indexed_parts()]
+    notes = [work.read_counts(part) for part in work.indexed_parts()]
     is_dicom = sum(
         note["instances"] + note["outcomes"] - note["not_dicom"] for note in notes
     )
@@ -105,7 +106,7 @@ def make_plan(session: Session) -> None:
     job = work.require_job()
     if not work.bucket_names() and not work.indexed_parts():
         raise PlanError(f"{work.url} has no index; run `dicomdask index` first")
-    if work.read_note("planned.json") == _plan_state(work, job):
+    if work.read_note("planned.json") == _plan_state(work, job) and _is_readable(work):
         return
     batches = resolve.write_batches(work, session.key)
     if batches:
@@ -122,6 +123,16 @@ def make_plan(session: Session) -> None:
 def _note_plan(work: Work, job: Job) -> None:
     commit_task.note_plan(work)
     work.write_note(_plan_state(work, job), "planned.json")
+
+
+def _is_readable(work: Work) -> bool:
+    """Return whether no part of the plan is damaged; an edited one is kept."""
+    try:
+        for name in work.plan_names():
+            work.read_plan(name)
+    except PlanError:
+        return False
+    return True
 
 
 def _exhaust(results: Iterator[Any]) -> None:
@@ -158,9 +169,7 @@ def encode(session: Session, *, task_range: tuple[int, int] | None = None) -> in
         If there is no plan; or, with a range, if frames were unfit.
     """
     work = session.work
-    if not work.plan_names():
-        raise PlanError(f"{work.url} has no plan; run `dicomdask plan` first")
-    job = work.require_job()
+    job = _require_planned(work)
     store = str(job.store)
     storage.require_writable(store)
     root = storage.join(store, "zarr.json")
@@ -265,6 +274,13 @@ def _reject_too_large(session: Session) -> bool:
     return True
 
 
+def _require_planned(work: Work) -> Job:
+    job = work.require_job()
+    if job.store is None or work.read_note("planned.json") is None:
+        raise PlanError(f"{work.url} has no plan; run `dicomdask plan` first")
+    return job
+
+
 # --- commit ---
 
 
@@ -277,7 +293,7 @@ def commit(session: Session) -> Summary:
         If tasks have no receipt, or an input is unaccounted for.
     """
     work = session.work
-    store = str(work.require_job().store)
+    store = str(_require_planned(work).store)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     made = commit_task.commit(work, now=now)
     newest = made or commits.read_commit(store)

@@ -1,16 +1,17 @@
 """What a run plans for: a store that is new, or made with the same settings."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, get_args
 
 from dicomdask import commits, storage
-from dicomdask.errors import PlanError, StoreError
+from dicomdask.errors import OptionError, PlanError, PolicyError, StoreError
 from dicomdask.model import FORMAT, Irregular, Profile, Settings
 from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key
 from dicomdask.steps.session import Session
 from dicomdask.tasks import planning
+from dicomdask.tasks.commit import kept_settings
 from dicomdask.work import Job
 
 
@@ -26,28 +27,40 @@ def set_target(
     PlanError, PolicyError
         If it was made with other settings, or they cannot be used.
     """
-    _check_settings(settings, limit)
+    check_settings(settings, limit)
     url = storage.require_local(store)
-    if session.work.url.startswith(storage.join(url, "")):
-        raise StoreError("the work directory may not lie inside the store")
+    check_places(url, session.work.url)
     job = session.work.require_job()
     job = replace(job, store=url, settings=settings, limit=limit)
     check_store(job, session.key)
     session.work.write_job(job)
 
 
-def _check_settings(settings: Settings, limit: int | None) -> None:
-    load_policy(
-        settings.policy,
-        options=settings.options,
-        trusted_pixels=settings.trusted_pixels,
-    )
+def check_places(store: str, work: str) -> None:
+    """Check that the work directory does not lie inside the store."""
+    if storage.join(work, "").startswith(storage.join(store, "")):
+        raise StoreError(
+            f"the work directory may not lie inside the store; give another --work "
+            f"than {work}"
+        )
+
+
+def check_settings(settings: Settings, limit: int | None) -> None:
+    """Raise OptionError for settings that cannot be used."""
+    try:
+        load_policy(
+            settings.policy,
+            options=settings.options,
+            trusted_pixels=settings.trusted_pixels,
+        )
+    except PolicyError as error:
+        raise OptionError(str(error)) from None
     if settings.profile not in get_args(Profile):
-        raise PlanError(f"--profile is one of {', '.join(get_args(Profile))}")
+        raise OptionError(f"--profile is one of {', '.join(get_args(Profile))}")
     if settings.on_irregular not in get_args(Irregular):
-        raise PlanError(f"--on-irregular is one of {', '.join(get_args(Irregular))}")
+        raise OptionError(f"--on-irregular is one of {', '.join(get_args(Irregular))}")
     if limit is not None and limit < 1:
-        raise PlanError("--limit is a number of volumes, at least 1")
+        raise OptionError("--limit is a number of volumes, at least 1")
 
 
 def check_store(job: Job, key: Key) -> None:
@@ -61,12 +74,12 @@ def check_store(job: Job, key: Key) -> None:
         If its policy, key, profile or filter differ; named in the message.
     """
     store = str(job.store)
-    if storage.exists(store) and storage.list_names(store):
+    if storage.list_names(store) or storage.is_file(store):
         require_dataset(store)
     newest = commits.read_commit(store)
     if newest is None:
         return
-    wanted: dict[str, Any] = {**asdict(job.settings), "limit": job.limit}
+    wanted: dict[str, Any] = dict(kept_settings(job, key))
     wanted["policy digest"] = planning.job_policy(job).digest
     wanted["key"] = key.fingerprint()
     made_with = {

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from dicomdask import storage
+from dicomdask import pipeline, storage
+from dicomdask.errors import StoreError
 from dicomdask.model import Irregular, Profile, Settings
+from dicomdask.pseudonym import KeyReference, resolve_key
 from dicomdask.steps.session import Progress, Session, no_progress, open_session
 from dicomdask.steps.stages import (
     Summary,
@@ -14,7 +16,13 @@ from dicomdask.steps.stages import (
     index,
     make_plan,
 )
-from dicomdask.steps.target import require_dataset, set_target
+from dicomdask.steps.target import (
+    check_places,
+    check_settings,
+    require_dataset,
+    set_target,
+)
+from dicomdask.work import CONTENTS
 
 
 def convert(
@@ -132,8 +140,13 @@ def prepare(
     """
     target = storage.require_local(store)
     directory = storage.require_local(work or f"{target}.work")
+    check_places(target, directory)
+    check_settings(settings, limit)
+    pipeline.check_scheduler(scheduler, memory)
     n_files = count_files(sources, exclude=(target, directory))
     if overwrite:
+        if key_file is not None:
+            resolve_key(KeyReference(key_file))
         _remove_dataset(target, directory)
     session = open_session(
         directory,
@@ -155,9 +168,14 @@ def prepare(
 
 def _remove_dataset(store: str, work: str) -> None:
     """Remove a dataset and its intermediates; the key stays."""
+    names = storage.list_names(work)
+    if names and not {"job.json", "key"} & set(names):
+        raise StoreError(
+            f"{work} is not empty and is no work directory; give another --work"
+        )
     if storage.exists(store):
         require_dataset(store)
         storage.remove_tree(store)
     for name in storage.list_names(work):
-        if name != "key":
+        if name in CONTENTS:
             storage.remove_tree(storage.join(work, name))

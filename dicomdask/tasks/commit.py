@@ -261,7 +261,7 @@ def _describe(
         tables=parts,
         counts=counts | {name: outcomes[name] for name in sorted(outcomes)},
         codes=dict(sorted(Counter(row["code"] for row in inputs).items())),
-        settings=asdict(job.settings) | {"limit": job.limit},
+        settings=kept_settings(job, key),
         policy={
             "name": policy.name,
             "digest": policy.digest,
@@ -271,6 +271,13 @@ def _describe(
         versions=_versions(),
         statistics=_summary(volumes),
     )
+
+
+def kept_settings(job: Job, key: Key) -> dict[str, Any]:
+    """Return the settings as a commit keeps them: --where may name a patient."""
+    where = job.settings.where
+    hidden = None if where is None else key.digest("where", where)
+    return asdict(job.settings) | {"where": hidden, "limit": job.limit}
 
 
 def _rows(

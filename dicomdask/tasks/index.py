@@ -28,7 +28,32 @@ def list_sources(
     return sorted(found.values(), key=lambda file: file.url)
 
 
-def extend_manifest(work: Work, files: Sequence[SourceFile], *, part_files: int) -> int:
+def unreadable_before(
+    work: Work, files: Sequence[SourceFile], key: Key
+) -> list[SourceFile]:
+    """Return files to try again: a permission changes neither size nor time."""
+    newest = {one.source_key: one.code for one in work.read_outcomes()}
+    locked = {name for name, code in newest.items() if code == "unreadable"}
+    if not locked:
+        return []
+    changed = work.read_changed()
+    return [
+        changed.get(file.url, SourceFile(file.url, file.size, file.etag))
+        for file in files
+        if file.size >= 0
+        and plan.source_key(file.url, key) in locked
+        and changed.get(file.url, file).etag == file.etag
+        and storage.is_openable(file.url)
+    ]
+
+
+def extend_manifest(
+    work: Work,
+    files: Sequence[SourceFile],
+    *,
+    part_files: int,
+    again: Sequence[SourceFile] = (),
+) -> int:
     """Add files that are new or changed to the manifest; return how many.
 
     A file that is no longer listed stays in the manifest.
@@ -38,15 +63,16 @@ def extend_manifest(work: Work, files: Sequence[SourceFile], *, part_files: int)
     changed = work.read_changed()
     known |= {url: file.etag for url, file in changed.items()}
     fresh = [file for file in files if file.url not in known]
-    again = [
+    altered = [
         SourceFile(file.url, file.size, file.etag, token=file.etag)
         for file in files
         if known.get(file.url, file.etag) != file.etag
     ]
-    if again:
-        newest = changed | {file.url: file for file in again}
+    if altered:
+        newest = changed | {file.url: file for file in altered}
         work.write_changed([newest[url] for url in sorted(newest)])
-    added = [*fresh, *again]
+    seen = {file.url for file in (*fresh, *altered)}
+    added = [*fresh, *altered, *(file for file in again if file.url not in seen)]
     for start in range(0, len(added), part_files):
         name = f"{len(parts) + start // part_files:06d}"
         work.write_manifest(name, added[start : start + part_files])

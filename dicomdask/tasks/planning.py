@@ -47,13 +47,13 @@ def _sift(work: Work, bucket: str, key: Key) -> Sifted:
         if verdict.code != "stored" and not has_ended(verdict)
     }
     current = read_current(work, bucket)
-    broken = {
-        plan.series_key(one, key)
+    gone = {
+        one.url
         for one in current
         for found in [verdicts.get((one.url, one.token))]
         if found is not None and found.code == "source-changed"
     }
-    kept, outcomes = _spare(work, current, broken, key)
+    kept, outcomes = _spare(work, current, gone, key)
     fit: list[Instance] = []
     duplicates: Counter[str] = Counter()
     for one in kept:
@@ -67,18 +67,20 @@ def _sift(work: Work, bucket: str, key: Key) -> Sifted:
 
 
 def _spare(
-    work: Work, current: list[Instance], broken: set[str], key: Key
+    work: Work, current: list[Instance], gone: set[str], key: Key
 ) -> tuple[list[Instance], list[Outcome]]:
     """Set aside the stored series of which a source is gone: they stay as they are.
 
     To encode such a series again would lose the slices whose sources are gone.
     """
-    stored = stored_sources(str(work.require_job().store)) if broken else frozenset()
+    stored = stored_sources(str(work.require_job().store)) if gone else frozenset()
     names = (
         {one.url: plan.source_key(one.url, key) for one in current} if stored else {}
     )
-    spared = broken & {
-        plan.series_key(one, key) for one in current if names.get(one.url) in stored
+    spared = {
+        plan.series_key(one, key)
+        for one in current
+        if one.url in gone and names.get(one.url) in stored
     }
     kept: list[Instance] = []
     outcomes: list[Outcome] = []
