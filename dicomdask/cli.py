@@ -138,33 +138,25 @@ def reports_errors(command: Callable[..., int | None]) -> Callable[..., None]:
     def run(*args: Any, verbose: bool = False, **options: Any) -> None:
         try:
             code = command(*args, **options)
-        except DicomDaskError as error:
+        except Exception as error:  # noqa: BLE001 - no error leaves as a traceback
             if verbose:
                 click.echo(traceback.format_exc(), nl=False, err=True)
-            click.echo(f"dicomdask: {error}", err=True)
-            code = (
-                EXIT_USAGE
-                if isinstance(error, (NoDicomError, OptionError))
-                else EXIT_FAILED
-            )
-        except OSError as error:
-            if verbose:
-                raise
-            name = error.strerror or type(error).__name__
-            click.echo(f"dicomdask: {name}; nothing is lost, run again", err=True)
-            code = EXIT_FAILED
-        except Exception as error:
-            if verbose:
-                raise
-            click.echo(
-                f"dicomdask: an unforeseen {type(error).__name__}; nothing is lost, "
-                "run again with -v for the traceback",
-                err=True,
-            )
-            code = EXIT_FAILED
+            click.echo(f"dicomdask: {_sentence(error)}", err=True)
+            is_usage = isinstance(error, OptionError | NoDicomError)
+            code = EXIT_USAGE if is_usage else EXIT_FAILED
         sys.exit(code or EXIT_DONE)
 
     return run
+
+
+def _sentence(error: Exception) -> str:
+    """Say what happened; only our own errors are sure to hold no value."""
+    if isinstance(error, DicomDaskError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}; nothing is lost, run again"
+    name = type(error).__name__
+    return f"an unforeseen {name}; nothing is lost, run again, -v shows where"
 
 
 class ProgressLine:

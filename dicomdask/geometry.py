@@ -91,12 +91,14 @@ class Gaps:
     """What the gaps between ordered slices say.
 
     `n_missing` slices would fill the holes when `holes` is true: every gap is then a
-    whole multiple of the smallest. `runs` are the (start, stop) of uniform pieces.
+    whole multiple of the smallest. `runs` are the (start, stop) of the pieces between
+    the holes, `pieces` of those with one gap each.
     """
 
     holes: bool
     n_missing: int
     runs: tuple[tuple[int, int], ...]
+    pieces: tuple[tuple[int, int], ...]
 
 
 def find_gaps(distances: Vector) -> Gaps:
@@ -106,8 +108,9 @@ def find_gaps(distances: Vector) -> Gaps:
     multiples = np.rint(gaps / unit)
     holes = bool(np.all(np.abs(gaps - multiples * unit) <= UNIFORM_TOLERANCE * gaps))
     missing = int((multiples - 1).sum()) if holes else 0
-    runs = _runs_between_holes(multiples) if holes else _uniform_runs(gaps)
-    return Gaps(holes, missing, tuple(runs))
+    pieces = tuple(_uniform_runs(gaps))
+    runs = tuple(_runs_between_holes(multiples)) if holes else pieces
+    return Gaps(holes, missing, runs, pieces)
 
 
 def _runs_between_holes(multiples: Vector) -> list[tuple[int, int]]:

@@ -254,11 +254,10 @@ def _connect(scheduler: str) -> distributed.Client:
     check_scheduler(scheduler, None)
     try:
         if is_file:
-            json.loads(Path(scheduler).read_bytes())["address"]
-        if is_file:
+            json.loads(Path(scheduler).read_bytes())["address"]  # else it waits
             return distributed.Client(scheduler_file=scheduler, set_as_default=False)
         return distributed.Client(scheduler, set_as_default=False)
-    except (OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise PlanError(
             f"no scheduler answers at {scheduler} ({type(error).__name__}); start it, "
             "or leave --scheduler out to run on this machine"

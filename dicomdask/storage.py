@@ -176,16 +176,32 @@ def is_openable(url: str) -> bool:
     return True
 
 
+class _OpenFile:
+    """A descriptor that is closed when the last one who reads it lets go."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
 class Ranges:
     """Ranged reads below one base URL; the reader of shards is given its methods.
 
     A local object is opened once and kept open, so that a range costs one `pread`.
+    Threads may share it without a lock: each step on the dictionary is atomic, and a
+    file that is dropped stays open until its reads are done.
     """
 
     def __init__(self, base: str, *, max_open: int = 256) -> None:
         self._base = base
         self._max_open = max_open
-        self._files: dict[str, int] = {}
+        self._files: dict[str, _OpenFile] = {}
 
     def get_range(self, path: str, start: int, stop: int) -> memoryview:
         """Return the bytes [start, stop) of an object; fewer where it ends before.
@@ -193,37 +209,33 @@ class Ranges:
         The bytes are the caller's own and may be written to.
         """
         if _is_local(self._base):
+            file = self._open(path)
             data = np.empty(stop - start, np.uint8).data
-            return data[: os.preadv(self._descriptor(path), [data], start)]
+            return data[: os.preadv(file.descriptor, [data], start)]
         filesystem, full = _filesystem(join(self._base, path))
         return memoryview(bytearray(filesystem.cat_file(full, start=start, end=stop)))
 
     def get_tail(self, path: str, nbytes: int) -> bytes:
         """Return the last `nbytes` bytes of an object, all of it where it is short."""
         if _is_local(self._base):
-            descriptor = self._descriptor(path)
-            start = max(0, os.fstat(descriptor).st_size - nbytes)
-            return os.pread(descriptor, nbytes, start)
+            file = self._open(path)
+            start = max(0, os.fstat(file.descriptor).st_size - nbytes)
+            return os.pread(file.descriptor, nbytes, start)
         filesystem, full = _filesystem(join(self._base, path))
         return bytes(filesystem.cat_file(full, start=-nbytes))
 
-    def _descriptor(self, path: str) -> int:
-        descriptor = self._files.get(path)
-        if descriptor is None:
+    def _open(self, path: str) -> _OpenFile:
+        file = self._files.get(path)
+        if file is None:
             if len(self._files) >= self._max_open:
                 self.close()
-            full = join(decode_path(self._base), path)
-            descriptor = os.open(full, os.O_RDONLY | os.O_CLOEXEC)
-            self._files[path] = descriptor
-        return descriptor
+            opened = _OpenFile(join(decode_path(self._base), path))
+            file = self._files.setdefault(path, opened)
+        return file
 
     def close(self) -> None:
         """Close the files that are kept open; later reads open them again."""
-        while self._files:
-            os.close(self._files.popitem()[1])
-
-    def __del__(self) -> None:
-        self.close()
+        self._files = {}
 
     def __reduce__(self) -> tuple[type["Ranges"], tuple[str]]:
         return type(self), (self._base,)
@@ -270,7 +282,12 @@ def write(url: str, data: bytes) -> None:
         filesystem.pipe_file(path, data)
         return
     target = Path(decode_path(url))
-    os.replace(_write_temporary(target, data), target)
+    temporary = _write_temporary(target, data)
+    try:
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def create(url: str, data: bytes) -> None:
@@ -301,7 +318,7 @@ def _write_temporary(target: Path, data: bytes) -> Path:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     return temporary

@@ -250,11 +250,8 @@ class Work:
     def read_counts(self, part: str) -> dict[str, int]:
         """Return the counts of an indexed manifest part; StoreError if damaged."""
         note = self.read_note("index", f"{part}.json")
-        if not isinstance(note, dict) or not {
-            "instances",
-            "outcomes",
-            "not_dicom",
-        } <= set(note):
+        wanted = {"instances", "outcomes", "not_dicom"}
+        if not isinstance(note, dict) or not wanted <= set(note):
             raise StoreError(
                 f"{self.path('receipts', 'index', part)}.json is damaged; remove it, "
                 "then run again"

@@ -1,6 +1,7 @@
 """The floors and walls of the house: a room imports only from lower floors."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ USE_DICTIONARIES = {"policy", "rows", "standard"}
 READ_SIDE = {"arrays", "commits", "dataset", "shards", "storage"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
@@ -61,6 +63,7 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Return the dotted names a file imports, at any depth of the file."""
     names: set[str] = set()
@@ -177,6 +180,7 @@ def test_only_few_places_catch_everything():
         if isinstance(node, ast.ExceptHandler)
         and isinstance(node.type, ast.Name)
         and node.type.id in ("Exception", "BaseException")
+        and ast.unparse(node.body[-1]) != "raise"  # cleans up and lets it pass
     }
     assert users <= allowed
 

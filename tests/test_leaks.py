@@ -43,6 +43,7 @@ from pydicom.uid import (
 import dicomdask
 from dicomdask import header, pipeline, pixels, plan, storage
 from dicomdask.errors import DicomDaskError, StoreError
+from dicomdask.pseudonym import MAX_SHIFT_DAYS
 from dicomdask.tasks import encode
 from dicomdask.work import Work
 from tests.builders import make_instance, make_series, to_bytes
@@ -105,6 +106,10 @@ class Markers:
 
     def __init__(self):
         self.words, self.texts = set(), set()
+        self.dates = [
+            f"{year}{1 + secrets.randbelow(12):02d}{1 + secrets.randbelow(28):02d}"
+            for year in range(1903, 2000, 2 + MAX_SHIFT_DAYS // 365)
+        ]
 
     def word(self):
         drawn = f"Q{secrets.token_hex(4)[:7].upper()}"
@@ -126,10 +131,9 @@ class Markers:
         return drawn
 
     def date(self):
-        year, month = 1900 + secrets.randbelow(90), 1 + secrets.randbelow(12)
-        day = 1 + secrets.randbelow(28)
-        drawn = f"{year}{month:02d}{day:02d}"
-        self.texts |= {drawn, f"{year}-{month:02d}-{day:02d}"}
+        """Return one of a few dates, so far apart that none is another one shifted."""
+        drawn = secrets.choice(self.dates)
+        self.texts |= {drawn, f"{drawn[:4]}-{drawn[4:6]}-{drawn[6:]}"}
         return drawn
 
     def number(self):

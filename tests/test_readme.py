@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pydicom
 import pytest
 
+import dicomdask
 from dicomdask.errors import CODES
 
 ROOT = Path(__file__).parent.parent
@@ -66,10 +68,6 @@ def test_the_commands_of_the_page_on_converting_run(tmp_path, environment):
 
 
 def test_the_python_of_the_page_on_reading_runs(tmp_path, monkeypatch):
-    import pydicom
-
-    import dicomdask
-
     source = Path(pydicom.__file__).parent / "data/test_files/dicomdirtests/98892001"
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DICOMDASK_KEY", raising=False)

@@ -62,6 +62,8 @@ def from_plain(hint: Any, value: Any) -> Any:
             return None
         hint = next(arg for arg in get_args(hint) if arg is not type(None))
     if get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError("not a list")
         return tuple(from_plain(get_args(hint)[0], part) for part in value)
     if isinstance(hint, type) and not isinstance(value, _accepted(hint)):
         raise TypeError("wrong type")

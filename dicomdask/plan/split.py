@@ -144,7 +144,7 @@ def _cluster_orientations(
         leader = next((one for one in leaders if _same_cosines(one, cosines)), None)
         if leader is None:
             leaders.append(leader := cosines)
-        names[cosines] = ",".join(f"{value:.4f}" for value in leader)
+        names[cosines] = ",".join(f"{round(value, 4) + 0.0:.4f}" for value in leader)
     return names
 
 
@@ -257,7 +257,8 @@ def _by_key(
     values = _values(slots, fields)
     rows = [tuple(slot[0] for slot in _where(slots, fields, value)) for value in values]
     whole = all(len(row) == len(slots) for row in rows)
-    if whole and fields not in APART_KEYS:
+    apart = fields in APART_KEYS
+    if whole and not apart and _lie_alike(rows):
         stack = Stack(
             tuple(rows), split, _keyword(fields[-1]), tuple(map(_text, values))
         )
@@ -266,7 +267,16 @@ def _by_key(
         Stack((row,), (*split, *fields, repr(value)))
         for row, value in zip(rows, values, strict=True)
     ]
-    return [stack if whole else stack.warn("ragged-grid") for stack in stacks]
+    quiet = whole and apart
+    return [stack if quiet else stack.warn("ragged-grid") for stack in stacks]
+
+
+def _lie_alike(rows: Sequence[Sequence[Instance]]) -> bool:
+    """Return whether all rows lie where the first does, within the plane too."""
+    positions = np.array(
+        [[instance.image_position_patient for instance in row] for row in rows]
+    )
+    return bool(np.abs(positions - positions[0]).max() <= SAME_POSITION_MM)
 
 
 def _recurse(
@@ -292,6 +302,9 @@ def _by_rank(
     n_whole = min(len(slot) for slot in ranked)
     rows = tuple(tuple(slot[rank] for slot in ranked) for rank in range(n_whole))
     ranks = tuple(str(rank) for rank in range(n_whole))
+    if not _lie_alike(rows):
+        everything = tuple(instance for slot in slots for instance in slot)
+        return [Refusal(everything, "not-a-volume")]
     if n_whole > 1:
         whole = Stack(rows, split, _keyword(field), ranks)
     else:
@@ -333,15 +346,18 @@ def _split_irregular(stack: Stack, on_irregular: Irregular) -> list[Stack | Refu
             return [_warn_of_ends(stack)]
         return [Refusal(stack.instances, "not-a-volume")]
     gaps = geometry.find_gaps(distances)
-    holes = gaps.holes and len({item.slice_thickness for item in slices}) == 1
+    thicknesses = {item.slice_thickness for item in slices}
+    speaks = len(thicknesses) == 1 and None not in thicknesses
+    holes = gaps.holes and speaks and gaps.n_missing <= len(slices)
+    runs = gaps.runs if holes else gaps.pieces
     if on_irregular == "reject":
         code = "missing-slices" if holes else "nonuniform-spacing"
         return [Refusal(stack.instances, code)]
-    too_many = not holes and len(gaps.runs) > max(2, len(slices) // MIN_MEAN_PIECE)
-    if too_many or len(gaps.runs) == 1:
+    too_many = not holes and len(runs) > max(2, len(slices) // MIN_MEAN_PIECE)
+    if too_many or len(runs) == 1:
         return [Refusal(stack.instances, "nonuniform-spacing")]
     warning = "gap" if holes else "nonuniform"
-    pieces = [_piece(stack, run).warn(warning) for run in gaps.runs]
+    pieces = [_piece(stack, run).warn(warning) for run in runs]
     return [part for piece in pieces for part in _split_irregular(piece, on_irregular)]
 
 
