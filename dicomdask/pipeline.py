@@ -9,11 +9,10 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dask
 import dask.bag as db
-import dask.dataframe as dd
 import distributed
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
@@ -22,6 +21,9 @@ from dicomdask import storage, tables
 from dicomdask.errors import OptionError, PlanError
 from dicomdask.model import Instance, column_name
 from dicomdask.tasks import encode, index, planning, resolve
+
+if TYPE_CHECKING:
+    import dask.dataframe as dd
 
 FILES_PER_PARTITION: Final = 256
 LOCAL_SCHEDULERS: Final = ("synchronous", "threads", "processes")
@@ -83,7 +85,7 @@ def index_sources(sources: str | Sequence[str]) -> db.Bag:
     )
 
 
-def index_dataframe(work: str) -> dd.DataFrame:
+def index_dataframe(work: str) -> "dd.DataFrame":
     """Return a lazy dataframe over the index of a work directory (identified).
 
     Parameters
@@ -97,6 +99,8 @@ def index_dataframe(work: str) -> dd.DataFrame:
         One row an instance, one typed column a field of `dicomdask.model.Instance`;
         DICOM attributes under their keywords.
     """
+    import dask.dataframe as dd  # noqa: PLC0415 - takes a second that nobody else pays
+
     url = storage.join(storage.require_local(work), "index")
     buckets = storage.list_names(url)
     paths = [

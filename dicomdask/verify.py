@@ -4,10 +4,11 @@ Nothing of the fast reader, of the encoder or of the planner is used; what links
 stored plane to a source is the lineage in tables/frames and the work's manifest.
 """
 
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -18,6 +19,17 @@ from dicomdask.tasks.barrier import guard, quiet
 from dicomdask.work import Work
 
 Row = Mapping[str, Any]
+
+TOLD_TWICE: Final = (
+    "kind",
+    "affine",
+    "spacing_mm",
+    "uniform_spacing",
+    "tilt_degrees",
+    "axis_keyword",
+    "axis_values",
+)
+"""What stands in a volume's group as well as in its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,26 @@ def _check_volume(store: str, row: Row) -> Iterator[str]:
         return
     if array.shape != tuple(row["shape"]) or str(array.dtype) != row["dtype"]:
         yield f"{path}: shape or dtype differ from tables/volumes"
+    yield from _check_group(store, row)
+
+
+def _check_group(store: str, row: Row) -> Iterator[str]:
+    """Yield where what viewers are told of a volume differs from its row."""
+    path = f"{row['path']}/zarr.json"
+    try:
+        told = json.loads(storage.read(storage.join(store, path)))["attributes"]
+        [multiscale] = told["ome"]["multiscales"]
+        [dataset] = multiscale["datasets"]
+        [transformation] = dataset["coordinateTransformations"]
+        same = all(told["dicomdask"][name] == row[name] for name in TOLD_TWICE)
+        spacing = row["spacing_mm"] or []
+        scale = transformation["scale"][-len(spacing) :] if spacing else []
+        axes = [axis["name"] for axis in multiscale["axes"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        yield f"{path} is missing or damaged"
+        return
+    if not same or scale != spacing or axes != row["dimensions"]:
+        yield f"{path} differs from tables/volumes"
 
 
 def _choose(frames: Sequence[Row], sample: int | None, seed: int) -> list[Row]:

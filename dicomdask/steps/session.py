@@ -20,6 +20,8 @@ from dicomdask.work import Job, Work
 
 FILES_PER_BUCKET: Final = 20_000
 MIN_BUCKETS: Final = 4
+CLUSTER_SECONDS: Final = 3.0
+"""About how long a local cluster takes to start."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a step, how much of it is done, and how much there is."""
@@ -69,10 +71,22 @@ class Session:
             self._runner = self._stack.enter_context(opened)
         return self._runner
 
-    def run(self, step: str, bag: Any, total: int) -> Iterator[dict[str, int]]:
-        """Compute a bag of counts, and report progress."""
+    def run(
+        self, step: str, bag: Any, total: int, *, seconds: float | None = None
+    ) -> Iterator[dict[str, int]]:
+        """Compute a bag of counts, and report progress.
+
+        Parameters
+        ----------
+        seconds
+            About how long it takes on one core. What is over before a local cluster
+            would have started is done in this process.
+        """
         self.progress(step, 0, total)
-        for done, counts in enumerate(self.runner.run(bag), 1):
+        is_short = seconds is not None and seconds < CLUSTER_SECONDS
+        inline = is_short and self.scheduler is None and self._runner is None
+        runner = pipeline.Runner("synchronous") if inline else self.runner
+        for done, counts in enumerate(runner.run(bag), 1):
             self.progress(step, done, total)
             yield counts
 

@@ -21,6 +21,7 @@ from dicomdask.work import Job, Work
 MANIFEST_FILES: Final = 256
 BATCH_SECONDS: Final = (1.0, 20.0)
 """A batch of tasks is at least and at most about this long."""
+SECONDS_PER_HEADER: Final = 0.001
 SECONDS_PER_FRAME: Final = 0.008
 BYTES_PER_SECOND: Final = 60e6
 
@@ -62,7 +63,9 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
     done = work.indexed_parts()
     left = [part for part in work.manifest_parts() if part not in done]
     bag = pipeline.index_bag(left, work_url=work.url)
-    counts = list(session.run("index", bag, len(left))) if left else []
+    seconds = SECONDS_PER_HEADER * MANIFEST_FILES * len(left)
+    run = session.run("index", bag, len(left), seconds=seconds)
+    counts = list(run) if left else []
     _require_dicom(work, sources)
     return sum(one["instances"] + one["outcomes"] for one in counts)
 
@@ -115,7 +118,11 @@ def make_plan(session: Session) -> None:
     buckets = work.bucket_names()
     if buckets:
         bag = pipeline.plan_bag(buckets, work_url=work.url)
-        _exhaust(session.run("plan", bag, len(buckets)))
+        n_instances = sum(
+            work.read_counts(p)["instances"] for p in work.indexed_parts()
+        )
+        seconds = SECONDS_PER_HEADER * n_instances
+        _exhaust(session.run("plan", bag, len(buckets), seconds=seconds))
     planning.prune(work, limit=job.limit, memory=None, key=session.key)
     _note_plan(work, job)
 
