@@ -73,12 +73,19 @@ def is_uniform(distances: Vector) -> bool:
     return bool(np.all(np.abs(gaps - mean) <= UNIFORM_TOLERANCE * abs(mean)))
 
 
-def lies_on_line(positions: Vector) -> bool:
-    """Return whether positions, shape (n, 3) in mm, step evenly along one line.
+def lies_on_line(positions: Vector, distances: Vector) -> bool:
+    """Return whether slices lie on one line, be they evenly spaced on it or not.
 
-    A stack that shears within the plane fails here though its gaps are uniform.
+    A stack that moves to and fro within its planes fails, though its gaps be uniform.
+
+    Parameters
+    ----------
+    positions
+        ImagePositionPatient of the ordered slices, shape (n, 3), in mm.
+    distances
+        How far along the normal each lies, shape (n,), in mm.
     """
-    steps = np.linspace(0.0, 1.0, len(positions))[:, None]
+    steps = ((distances - distances[0]) / (distances[-1] - distances[0]))[:, None]
     line = positions[0] + steps * (positions[-1] - positions[0])
     span = float(np.linalg.norm(positions[-1] - positions[0]))
     mean = span / max(len(positions) - 1, 1)

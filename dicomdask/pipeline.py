@@ -197,7 +197,7 @@ def open_runner(
         yield Runner(str(scheduler))
         return
     if scheduler is None:
-        current = _current_client()
+        current = current_client()
         if current is not None:
             yield Runner(current)
             return
@@ -208,7 +208,8 @@ def open_runner(
         yield Runner(client)
 
 
-def _current_client() -> distributed.Client | None:
+def current_client() -> distributed.Client | None:
+    """Return the client that the caller opened, if there is one."""
     try:
         return distributed.get_client()
     except ValueError:

@@ -670,3 +670,17 @@ def test_all_bad_files_together(pile: Path, store: Path) -> None:
     assert len(outcomes(store)) >= len(BAD) - 2
     no_marker(store, result)
     assert run("verify", store, "--all").exit_code == 0
+
+
+def test_a_folder_with_other_things_is_no_work_directory(
+    pile: Path, store: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("mine")
+    mode = home.stat().st_mode
+    assert "another --work" in refused(
+        "convert", pile, store, "--work", home, names=home
+    )
+    assert [path.name for path in home.iterdir()] == ["thesis.tex"]
+    assert home.stat().st_mode == mode

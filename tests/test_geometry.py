@@ -91,11 +91,17 @@ class TestUniform:
     def test_two_slices_have_one_gap(self, n):
         assert geometry.is_uniform(7.0 * np.arange(n))
 
+    def test_gaps_that_drift_stay_on_the_line(self):
+        distances = np.cumsum([0.0, *[2.5] * 20, *[2.5 * 1.009] * 20])
+        assert geometry.is_uniform(distances)
+        positions = distances[:, None] * np.array([[0.0, 0.2, 1.0]])
+        assert geometry.lies_on_line(positions, distances)
+
     def test_in_plane_drift_is_off_the_line(self):
-        positions = stack(AXIAL, 9, 2.5)
-        assert geometry.lies_on_line(positions)
+        positions, distances = stack(AXIAL, 9, 2.5), 2.5 * np.arange(9)
+        assert geometry.lies_on_line(positions, distances)
         positions[4, 0] += 1.0
-        assert not geometry.lies_on_line(positions)
+        assert not geometry.lies_on_line(positions, distances)
 
 
 class TestAffine:

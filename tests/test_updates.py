@@ -307,6 +307,25 @@ def test_the_stored_copy_wins_over_a_later_one(lab: Lab) -> None:
     assert not lab.convert().is_new
 
 
+def test_a_copy_that_comes_later_is_counted(lab: Lab) -> None:
+    lab.convert()
+    before = lab.shards()
+    source = lab.pile / "one" / "0002.dcm"
+    (lab.pile / "later.dcm").write_bytes(source.read_bytes())
+    lab.convert()
+    assert sorted(n_duplicates(lab)) == [0, 1]
+    assert lab.shards() == before
+    check(lab.open())
+
+
+def test_a_part_of_the_plan_that_is_deleted_takes_nothing_out(lab: Lab) -> None:
+    lab.convert()
+    for path in (lab.folder / "o.zarr.work" / "plan").iterdir():
+        path.unlink()
+    assert not lab.convert().is_new
+    assert lab.codes() == {"stored": 7}
+
+
 def test_a_conflict_ends_when_the_wrong_copy_is_removed(lab: Lab) -> None:
     path, wrong = lab.pile / "one" / "0002.dcm", lab.pile / "wrong.dcm"
     shutil.copy(path, wrong)

@@ -342,7 +342,7 @@ def _split_irregular(stack: Stack, on_irregular: Irregular) -> list[Stack | Refu
     normal = geometry.slice_normal(slices[0].image_orientation_patient)
     distances = geometry.project(positions, normal)
     if geometry.is_uniform(distances):
-        if len(slices) < 3 or geometry.lies_on_line(positions):
+        if len(slices) < 3 or geometry.lies_on_line(positions, distances):
             return [_warn_of_ends(stack)]
         return [Refusal(stack.instances, "not-a-volume")]
     gaps = geometry.find_gaps(distances)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomdask import pipeline, storage
-from dicomdask.errors import PolicyError
+from dicomdask.errors import PolicyError, StoreError
 from dicomdask.pseudonym import (
     ENVIRONMENT_VARIABLE,
     Key,
@@ -84,7 +84,8 @@ class Session:
         """
         self.progress(step, 0, total)
         is_short = seconds is not None and seconds < CLUSTER_SECONDS
-        inline = is_short and self.scheduler is None and self._runner is None
+        is_alone = self.scheduler is None and pipeline.current_client() is None
+        inline = is_short and is_alone and self._runner is None
         runner = pipeline.Runner("synchronous") if inline else self.runner
         for done, counts in enumerate(runner.run(bag), 1):
             self.progress(step, done, total)
@@ -124,6 +125,7 @@ def open_session(
         pipeline.parse_memory(memory)
     opened = Work(url)
     if create:
+        require_work_place(url)
         storage.make_private_folder(url)
     job = opened.read_job() if create else opened.require_job()
     reference = _key_reference(url, key_file, job)
@@ -138,6 +140,15 @@ def open_session(
         )
     opened.write_job(replace(job, key=reference))
     return Session(opened, key, scheduler, memory, progress)
+
+
+def require_work_place(url: str) -> None:
+    """Check that a folder is empty, new or a work directory, or raise StoreError."""
+    names = storage.list_names(url)
+    if names and not {"job.json", "key"} & set(names):
+        raise StoreError(
+            f"{url} is not empty and is no work directory; give another --work"
+        )
 
 
 def _key_reference(work: str, key_file: str | None, job: Job | None) -> KeyReference:

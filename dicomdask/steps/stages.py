@@ -133,13 +133,12 @@ def _note_plan(work: Work, job: Job) -> None:
 
 
 def _is_readable(work: Work) -> bool:
-    """Return whether no part of the plan is damaged; an edited one is kept."""
+    """Return whether no part of the plan is gone or damaged; an edited one is kept."""
     try:
-        for name in work.plan_names():
-            work.read_plan(name)
+        work.read_plans()
     except PlanError:
         return False
-    return True
+    return not commit_task.lacks_parts(work)
 
 
 def _exhaust(results: Iterator[Any]) -> None:

@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from dicomdask import pipeline, storage
-from dicomdask.errors import StoreError
 from dicomdask.model import Irregular, Profile, Settings
 from dicomdask.pseudonym import KeyReference, resolve_key
-from dicomdask.steps.session import Progress, Session, no_progress, open_session
+from dicomdask.steps.session import (
+    Progress,
+    Session,
+    no_progress,
+    open_session,
+    require_work_place,
+)
 from dicomdask.steps.stages import (
     Summary,
     commit,
@@ -168,11 +173,7 @@ def prepare(
 
 def _remove_dataset(store: str, work: str) -> None:
     """Remove a dataset and its intermediates; the key stays."""
-    names = storage.list_names(work)
-    if names and not {"job.json", "key"} & set(names):
-        raise StoreError(
-            f"{work} is not empty and is no work directory; give another --work"
-        )
+    require_work_place(work)
     if storage.exists(store):
         require_dataset(store)
         storage.remove_tree(store)

@@ -133,7 +133,7 @@ def _unselected(
         for file in work.read_manifest(part)
     }
     left = {name: file for name, file in listed.items() if name not in found}
-    if left and not is_edited(work):
+    if left and (not is_edited(work) or lacks_parts(work)):
         raise StoreError(
             f"{len(left)} inputs have no outcome; run `dicomdask plan` and "
             "`dicomdask encode` again"
@@ -153,6 +153,11 @@ def note_plan(work: Work) -> None:
 def is_edited(work: Work) -> bool:
     """Return whether the plan is no longer what `note_plan` saw."""
     return bool(work.read_note("plan.json") != _plan_digests(work))
+
+
+def lacks_parts(work: Work) -> bool:
+    """Return whether a part that `note_plan` saw is no longer there."""
+    return not set(work.read_note("plan.json") or ()) <= set(work.plan_names())
 
 
 def _plan_digests(work: Work) -> dict[str, str]:
@@ -175,7 +180,9 @@ class _Parts:
 
     def of(self, volume: PlannedVolume) -> dict[str, Any]:
         digests = task_digests(volume, self.key)
-        return rows.merge_parts([self.work.read_part(digest) for digest in digests])
+        merged = rows.merge_parts([self.work.read_part(digest) for digest in digests])
+        merged["volume"]["n_duplicates"] = volume.n_duplicates  # copies may come later
+        return merged
 
 
 def _change(
@@ -191,7 +198,7 @@ def _change(
     changed = [
         series
         for series, planned in volumes.items()
-        if old_series.get(series) != {(one.volume_id, one.revision) for one in planned}
+        if old_series.get(series) != set(map(_state, planned))
     ]
     withdrawn = {
         old_sources[name]
@@ -212,22 +219,29 @@ def _change(
     )
 
 
+State = tuple[str, str, int]
+
+
+def _state(volume: PlannedVolume) -> State:
+    return (volume.volume_id, volume.revision, volume.n_duplicates)
+
+
 def _flat(parts: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     return [row for part in parts for row in part[name]]
 
 
 def _committed_series(
     store: str, parent: Commit | None
-) -> tuple[dict[str, set[tuple[str, str]]], dict[str, str]]:
-    """Return the volumes of each series, and the series of each stored source."""
-    series: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    sources: dict[str, str] = {}
+) -> tuple[dict[str, set[State]], dict[str, str]]:
+    """Return the states of each series' volumes, and each stored source's series."""
+    series: dict[str, set[State]] = defaultdict(set)
     if parent is None:
-        return series, sources
-    for row in commits.read_rows(store, parent, "instances"):
-        series[row["series_key"]].add((row["volume_id"], row["revision"]))
-        sources[row["source_key"]] = row["series_key"]
-    return series, sources
+        return series, {}
+    for row in commits.read_rows(store, parent, "volumes"):
+        state = (row["volume_id"], row["revision"], row["n_duplicates"])
+        series[row["series_key"]].add(state)
+    instances = commits.read_rows(store, parent, "instances")
+    return series, {row["source_key"]: row["series_key"] for row in instances}
 
 
 def _committed_inputs(store: str, parent: Commit | None) -> dict[str, dict[str, Any]]:
@@ -277,7 +291,11 @@ def kept_settings(job: Job, key: Key) -> dict[str, Any]:
     """Return the settings as a commit keeps them: --where may name a patient."""
     where = job.settings.where
     hidden = None if where is None else key.digest("where", where)
-    return asdict(job.settings) | {"where": hidden, "limit": job.limit}
+    kept = asdict(job.settings) | {"where": hidden, "limit": job.limit}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in kept.items()
+    }
 
 
 def _rows(
