@@ -1,6 +1,7 @@
 """From a stack to a planned volume: geometry, layout, names."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -73,7 +74,7 @@ def plan_volume(
     layout = choose_layout(kind, shape, dtype, settings.profile)
     identity = series_key(first, key)
     volume_id = key.digest("volume", identity, *stack.split)
-    placed = _Placement.of(stack)
+    placed = _place(stack)
     return PlannedVolume(
         volume_id=volume_id,
         revision=_revision(volume_id, stack, repr(layout), policy_digest, key),
@@ -157,43 +158,42 @@ def _frames(stack: Stack, key: Key) -> tuple[PlannedFrame, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class _Placement:
     """Affine (16 values), spacing and tilt of a stack; empty where unknown."""
 
-    def __init__(self) -> None:
-        self.affine: tuple[float, ...] = ()
-        self.spacing_mm: tuple[float, ...] = ()
-        self.tilt_degrees = 0.0
-        self.warnings: tuple[str, ...] = ()
+    affine: tuple[float, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    tilt_degrees: float = 0.0
+    warnings: tuple[str, ...] = ()
 
-    @classmethod
-    def of(cls, stack: Stack) -> "_Placement":
-        placement, first = cls(), stack.grid[0][0]
-        in_plane = _pixel_spacing(first)
-        if not stack.placed or len(in_plane) != 2:
-            placement.spacing_mm = in_plane
-            placement.warnings = () if in_plane else ("no-pixel-spacing",)
-            return placement
-        placement._place(stack, in_plane)
-        return placement
 
-    def _place(self, stack: Stack, in_plane: tuple[float, ...]) -> None:
-        slices = stack.grid[0]
-        cosines = slices[0].image_orientation_patient
-        positions = np.array([item.image_position_patient for item in slices])
-        matrix = geometry.affine(positions, cosines, in_plane)
-        self.affine = tuple(matrix.ravel().tolist())
-        self.spacing_mm = in_plane
-        if geometry.parse_orientation(cosines)[2] > geometry.COSINE_WARN:
-            self.warnings = ("orientation-off",)
-        if len(slices) < 2:
-            return
-        normal = geometry.slice_normal(cosines)
-        distances = geometry.project(positions, normal)
-        self.spacing_mm = (geometry.slice_spacing(distances), *in_plane)
-        self.tilt_degrees = geometry.tilt_degrees(positions, cosines)
-        if self.tilt_degrees:
-            self.warnings = (*self.warnings, "tilt")
+def _place(stack: Stack) -> _Placement:
+    slices = stack.grid[0]
+    in_plane = _pixel_spacing(slices[0])
+    if not stack.placed or len(in_plane) != 2:
+        return _Placement(
+            spacing_mm=in_plane, warnings=() if in_plane else ("no-pixel-spacing",)
+        )
+    cosines = slices[0].image_orientation_patient
+    positions = np.array([item.image_position_patient for item in slices])
+    matrix = geometry.affine(positions, cosines, in_plane)
+    is_off = geometry.parse_orientation(cosines)[2] > geometry.COSINE_WARN
+    tilt = 0.0
+    between: tuple[float, ...] = ()
+    if len(slices) > 1:
+        distances = geometry.project(positions, geometry.slice_normal(cosines))
+        tilt = geometry.tilt_degrees(positions, cosines)
+        between = (geometry.slice_spacing(distances),)
+    return _Placement(
+        affine=tuple(matrix.ravel().tolist()),
+        spacing_mm=(*between, *in_plane),
+        tilt_degrees=tilt,
+        warnings=(
+            *(("orientation-off",) if is_off else ()),
+            *(("tilt",) if tilt else ()),
+        ),
+    )
 
 
 def _pixel_spacing(instance: Instance) -> tuple[float, ...]:
