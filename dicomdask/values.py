@@ -78,37 +78,30 @@ class Statistics:
         """Return how many voxels were counted, padding left out."""
         return int(self.counts.sum())
 
-    def summary(self, slope: float = 1.0, intercept: float = 0.0) -> dict[str, Any]:
-        """Summarise modality values, as plain numbers and lists.
-
-        Parameters
-        ----------
-        slope, intercept
-            Make modality values of stored ones; by default these are summarised.
+    def summary(self) -> dict[str, Any]:
+        """Summarise the stored values, as plain numbers and lists.
 
         Returns
         -------
         dict
             min, max, mean, std; percentiles at percentile_levels, as numpy's linear
-            ones; histogram of `N_BINS` counts between histogram_edges; nonzero_fraction
-            of the stored values; n_values, n_padding. Where all is padding, the last
-            two are numbers and the others None.
+            ones; histogram of `N_BINS` counts between histogram_edges;
+            nonzero_fraction; n_values, n_padding. Where all is padding, the last two
+            are numbers and the others None.
         """
         sizes = {"n_values": self.n_values, "n_padding": self.n_padding}
         if not self.n_values:
             return dict.fromkeys(SUMMARY) | sizes
-        levels = to_modality(self.values, slope, intercept)
-        order = np.argsort(levels, kind="stable")
-        levels, counts = levels[order], self.counts[order]
-        histogram, edges = np.histogram(levels, N_BINS, weights=counts)
+        levels = self.values.astype(np.float64)
+        histogram, edges = np.histogram(levels, N_BINS, weights=self.counts)
         mean, std = _moments(self)
         found = (
             float(levels[0]),
             float(levels[-1]),
-            mean * slope + intercept,
-            std * abs(slope),
+            mean,
+            std,
             list(PERCENTILES),
-            [_percentile(levels, counts, level) for level in PERCENTILES],
+            [_percentile(levels, self.counts, level) for level in PERCENTILES],
             histogram.tolist(),
             edges.tolist(),
             int(self.counts[self.values != 0].sum()) / self.n_values,

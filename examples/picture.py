@@ -1,8 +1,8 @@
 """Draw the picture of the README: what the demo stores, and each input's outcome.
 
-    pip install matplotlib
-    dicomdask demo demo.zarr
-    python examples/picture.py demo.zarr examples/demo.png
+pip install matplotlib
+dicomdask demo demo.zarr
+python examples/picture.py demo.zarr examples/demo.png
 """
 
 import sys
