@@ -91,3 +91,26 @@ def test_the_example_runs(tmp_path, environment):
     )
     assert done.returncode == 0, done.stderr
     assert "patch at" in done.stdout
+
+
+def test_an_array_job_encodes_all_pieces(tmp_path, environment):
+    source = Path(pydicom.__file__).parent / "data/test_files/dicomdirtests/98892001"
+    work = tmp_path / "work"
+    script = f"""
+        set -e
+        dicomdask index {source} --work {work}
+        dicomdask plan {tmp_path}/o.zarr --work {work}
+        for number in 0 1 2; do
+            SLURM_ARRAY_TASK_ID=$number bash {ROOT}/deploy/array_job.sh {work} 1
+        done
+        dicomdask commit --work {work}
+    """
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert dicomdask.open_dataset(str(tmp_path / "o.zarr")).commit.codes["stored"] == 7

@@ -4,9 +4,15 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import xarray as xr
 
 from dicomdask.dataset import Dataset, Values
+
+try:
+    import xarray as xr
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "xarray is not installed; run: pip install 'dicomdask[xarray]'"
+    ) from None
 
 
 class _Lazy:

@@ -1,0 +1,12 @@
+"""What an optional package that is missing is answered with."""
+
+import sys
+
+import pytest
+
+
+def test_without_xarray_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    monkeypatch.delitem(sys.modules, "dicomdask.loaders.xarray", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'dicomdask\[xarray\]'"):
+        __import__("dicomdask.loaders.xarray")
