@@ -414,6 +414,16 @@ class TestSoftKeys:
             product(range(2), range(4))
         )
 
+    def test_a_key_that_grows_by_slice_does_not_shatter_repeats(self):
+        first = [
+            replace(one, repetition_time=400.0 + number, acquisition_number=1)
+            for number, one in enumerate(make_stack(4, modality="MR"))
+        ]
+        again = repeat(first, 1, acquisition_number=[2])
+        volume = volume_of([*again, *first])
+        assert volume.shape == (2, 4, 16, 12)
+        assert volume.axis_keyword == "AcquisitionNumber"
+
     @pytest.mark.parametrize(
         ("field", "values", "keyword"),
         [

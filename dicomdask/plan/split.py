@@ -212,10 +212,23 @@ def _split_repeats(
     for fields in (*GRID_KEYS, *APART_KEYS):
         if _resolves(slots, fields):
             return _by_key(slots, fields, split)
-    for fields in (*APART_KEYS, *GRID_KEYS):
-        if len(_values(slots, fields)) > 1:
-            return _recurse(slots, fields, split)
-    return _by_rank(slots, split)
+    varying = [
+        fields
+        for fields in (*APART_KEYS, *GRID_KEYS)
+        if len(_values(slots, fields)) > 1
+    ]
+    spanning = [fields for fields in varying if _spans(slots, fields)]
+    if spanning:
+        return _recurse(slots, spanning[0], split)
+    if any(_resolves(slots, (key,)) for key in RANK_KEYS):
+        return _by_rank(slots, split)
+    if varying:
+        return _recurse(slots, varying[0], split)
+    return [Refusal(_everything(slots), "repeated-positions")]
+
+
+def _everything(slots: list[list[Instance]]) -> tuple[Instance, ...]:
+    return tuple(instance for slot in slots for instance in slot)
 
 
 Fields = tuple[str, ...]
@@ -239,6 +252,18 @@ def _resolves(slots: list[list[Instance]], fields: Fields) -> bool:
     """Return whether the key tells apart all that lies at any one position."""
     return all(
         len({_value(instance, fields) for instance in slot}) == len(slot)
+        for slot in slots
+    )
+
+
+def _spans(slots: list[list[Instance]], fields: Fields) -> bool:
+    """Return whether each value is found at every position.
+
+    A key that grows from slice to slice does not, and would shatter the volume.
+    """
+    n_values = len(_values(slots, fields))
+    return all(
+        len({_value(instance, fields) for instance in slot}) == n_values
         for slot in slots
     )
 
@@ -292,10 +317,7 @@ def _recurse(
 def _by_rank(
     slots: list[list[Instance]], split: tuple[str, ...]
 ) -> list[Stack | Refusal]:
-    field = next((key for key in RANK_KEYS if _resolves(slots, (key,))), None)
-    if field is None:
-        everything = tuple(instance for slot in slots for instance in slot)
-        return [Refusal(everything, "repeated-positions")]
+    field = next(key for key in RANK_KEYS if _resolves(slots, (key,)))
     ranked = [
         sorted(slot, key=lambda i: _sort_key(_value(i, (field,)))) for slot in slots
     ]
@@ -303,8 +325,7 @@ def _by_rank(
     rows = tuple(tuple(slot[rank] for slot in ranked) for rank in range(n_whole))
     ranks = tuple(str(rank) for rank in range(n_whole))
     if not _lie_alike(rows):
-        everything = tuple(instance for slot in slots for instance in slot)
-        return [Refusal(everything, "not-a-volume")]
+        return [Refusal(_everything(slots), "not-a-volume")]
     if n_whole > 1:
         whole = Stack(rows, split, _keyword(field), ranks)
     else:
