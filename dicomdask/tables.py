@@ -279,14 +279,23 @@ def from_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
         If the bytes are damaged.
     """
     try:
-        return pq.read_table(pa.BufferReader(data), columns=columns and list(columns))
+        return _read(pa.BufferReader(data), columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise ReadError(f"a Parquet part is damaged ({type(error).__name__})") from None
 
 
+def _read(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read without Arrow's own threads: the tasks are parallel already.
+
+    Pools that Arrow starts also outlive the interpreter, which then may abort at exit.
+    """
+    with pq.ParquetFile(source, pre_buffer=False) as file:
+        return file.read(columns and list(columns), use_threads=False)
+
+
 def read_frame(path: str) -> pd.DataFrame:
     """Return one local Parquet file of records as a typed dataframe."""
-    return to_frame(pq.read_table(path))
+    return to_frame(_read(path))
 
 
 def empty_frame(record: type) -> pd.DataFrame:
@@ -296,7 +305,7 @@ def empty_frame(record: type) -> pd.DataFrame:
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """Return a table as a dataframe whose integers stay integers where some miss."""
-    frame: pd.DataFrame = table.to_pandas(types_mapper=_TYPES.get)
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_TYPES.get, use_threads=False)
     return frame
 
 
