@@ -6,6 +6,7 @@ the graph, and its keys name functions and numbers only.
 """
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ import dask.bag as db
 import distributed
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
+from distributed.deploy.subprocess import SubprocessWorker
 
 from dicomdask import storage, tables
 from dicomdask.errors import OptionError, PlanError
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
 
 FILES_PER_PARTITION: Final = 256
+ANY_PORT: Final = {"dashboard_address": ":0"}
+"""Any free port: two runs on one machine do not warn of each other."""
 LOCAL_SCHEDULERS: Final = ("synchronous", "threads", "processes")
 
 
@@ -218,18 +222,40 @@ def current_client() -> distributed.Client | None:
 
 @contextmanager
 def _local_cluster(memory: str | None) -> Iterator[distributed.Client]:
-    """Start one worker process with one thread for each core."""
-    limit: Any = parse_memory(memory) if memory else "auto"
+    """Start one worker process with one thread for each core.
+
+    The workers are processes of their own, not copies of this one, so a script that
+    calls `convert` needs no `if __name__ == "__main__"`.
+    """
+    # How the cluster comes and goes, down to tracebacks of closed connections, is INFO.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    fair = int(distributed.system.MEMORY_LIMIT) // CPU_COUNT
+    limit = parse_memory(memory) if memory else fair
+    worker = {
+        "cls": SubprocessWorker,
+        "options": {
+            "worker_class": "distributed.Nanny",
+            "worker_kwargs": {
+                "nthreads": 1,
+                "memory_limit": limit,
+                "silence_logs": logging.WARNING,
+                **ANY_PORT,
+            },
+        },
+    }
+    scheduler = {
+        "cls": distributed.Scheduler,
+        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, **ANY_PORT},
+    }
     with (
-        dask.config.set({"distributed.worker.daemon": True}),
-        distributed.LocalCluster(
-            n_workers=CPU_COUNT,
-            threads_per_worker=1,
-            memory_limit=limit,
-            dashboard_address=None,
+        distributed.SpecCluster(
+            workers=dict.fromkeys(range(CPU_COUNT), worker),
+            scheduler=scheduler,
+            silence_logs=False,  # it would restore the level before the last line
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
+        client.wait_for_workers(CPU_COUNT)
         yield client
 
 

@@ -50,6 +50,6 @@ def main(folder: Path) -> None:
     print(lineage[["z", "SOPInstanceUID", "ImagePositionPatient"]])
 
 
-if __name__ == "__main__":  # worker processes import this file too
+if __name__ == "__main__":
     target = sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="dicomdask-")
     main(Path(target))

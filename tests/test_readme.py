@@ -114,3 +114,22 @@ def test_an_array_job_encodes_all_pieces(tmp_path, environment):
     )
     assert done.returncode == 0, done.stderr
     assert dicomdask.open_dataset(str(tmp_path / "o.zarr")).commit.codes["stored"] == 7
+
+
+def test_a_plain_script_needs_no_guard(tmp_path, environment):
+    source = Path(pydicom.__file__).parent / "data/test_files/dicomdirtests/98892001"
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import dicomdask\n"
+        f"summary = dicomdask.convert({str(source)!r}, {str(tmp_path / 'o.zarr')!r})\n"
+        "print(summary.commit.codes)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "'stored': 7" in done.stdout
