@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from pydicom import Dataset
 
 import dicomdask
-from dicomdask import cli
+from dicomdask import cli, steps
 from dicomdask.errors import CODES, PlanError
 from dicomdask.model import Settings
 from dicomdask.verify import Report
@@ -101,7 +101,7 @@ class Recorder:
         (found,) = self.calls
         args, kwargs = found
         progress = kwargs.pop("progress", None)
-        assert progress is None or isinstance(progress, cli.ProgressLine)
+        assert progress is None or isinstance(progress, cli.output.ProgressLine)
         return args, kwargs
 
 
@@ -211,8 +211,8 @@ def test_convert_calls_prepare_and_finish(
 ) -> None:
     session = fake_session()
     prepare, finish = Recorder(session), Recorder(summary)
-    monkeypatch.setattr(cli.steps, "prepare", prepare)
-    monkeypatch.setattr(cli.steps, "finish", finish)
+    monkeypatch.setattr(steps, "prepare", prepare)
+    monkeypatch.setattr(steps, "finish", finish)
     result = run("convert", "a", "b", "out", "--work", "w", *RUN, *ALL_SETTINGS)
     assert result.exit_code == 0
     assert prepare.only_call() == (
@@ -226,8 +226,8 @@ def test_convert_has_the_documented_defaults(
     monkeypatch: pytest.MonkeyPatch, summary: Any
 ) -> None:
     prepare = Recorder(fake_session())
-    monkeypatch.setattr(cli.steps, "prepare", prepare)
-    monkeypatch.setattr(cli.steps, "finish", Recorder(summary))
+    monkeypatch.setattr(steps, "prepare", prepare)
+    monkeypatch.setattr(steps, "finish", Recorder(summary))
     assert run("convert", "a", "out").exit_code == 0
     nothing = dict.fromkeys(["work", "limit", "key_file", "scheduler", "memory"])
     settings = Settings("research", (), (), "balanced", "split", None)
@@ -241,8 +241,8 @@ def test_overwrite_reaches_prepare(
     monkeypatch: pytest.MonkeyPatch, summary: Any
 ) -> None:
     prepare = Recorder(fake_session())
-    monkeypatch.setattr(cli.steps, "prepare", prepare)
-    monkeypatch.setattr(cli.steps, "finish", Recorder(summary))
+    monkeypatch.setattr(steps, "prepare", prepare)
+    monkeypatch.setattr(steps, "finish", Recorder(summary))
     assert run("convert", "a", "out", "--overwrite").exit_code == 0
     assert prepare.only_call()[1]["overwrite"] is True
 
@@ -251,8 +251,8 @@ def test_dry_run_calls_prepare_and_does_not_finish(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prepare, finish = Recorder(fake_session()), Recorder()
-    monkeypatch.setattr(cli.steps, "prepare", prepare)
-    monkeypatch.setattr(cli.steps, "finish", finish)
+    monkeypatch.setattr(steps, "prepare", prepare)
+    monkeypatch.setattr(steps, "finish", finish)
     assert run("convert", "a", "out", "--dry-run").exit_code == 0
     assert len(prepare.calls) == 1
     assert finish.calls == []
@@ -263,9 +263,9 @@ def test_index_calls_the_library(
 ) -> None:
     session = fake_session()
     count, opened, index = Recorder(7), Recorder(session), Recorder(5)
-    monkeypatch.setattr(cli.steps, "count_files", count)
-    monkeypatch.setattr(cli.steps, "open_session", opened)
-    monkeypatch.setattr(cli.steps, "index", index)
+    monkeypatch.setattr(steps, "count_files", count)
+    monkeypatch.setattr(steps, "open_session", opened)
+    monkeypatch.setattr(steps, "index", index)
     work = str(tmp_path / "w")
     result = run("index", "a", "b", "--work", work, *RUN)
     assert result.exit_code == 0
@@ -279,9 +279,9 @@ def test_index_calls_the_library(
 def test_plan_calls_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     session = fake_session()
     opened, target, make = Recorder(session), Recorder(), Recorder()
-    monkeypatch.setattr(cli.steps, "open_session", opened)
-    monkeypatch.setattr(cli.steps, "set_target", target)
-    monkeypatch.setattr(cli.steps, "make_plan", make)
+    monkeypatch.setattr(steps, "open_session", opened)
+    monkeypatch.setattr(steps, "set_target", target)
+    monkeypatch.setattr(steps, "make_plan", make)
     assert run("plan", "out", "--work", "w", *RUN, *ALL_SETTINGS).exit_code == 0
     assert opened.only_call() == (("w",), RUN_CALL)
     assert target.only_call() == ((session, "out", SETTINGS), {"limit": 3})
@@ -296,9 +296,9 @@ def test_encode_calls_the_library(
 ) -> None:
     session = fake_session(key="the key")
     opened, encode, missing = Recorder(session), Recorder(8), Recorder([])
-    monkeypatch.setattr(cli.steps, "open_session", opened)
-    monkeypatch.setattr(cli.steps, "encode", encode)
-    monkeypatch.setattr(cli, "missing_tasks", missing)
+    monkeypatch.setattr(steps, "open_session", opened)
+    monkeypatch.setattr(steps, "encode", encode)
+    monkeypatch.setattr(cli.run, "missing_tasks", missing)
     result = run("encode", "--work", "w", *RUN, *words)
     assert result.exit_code == 0
     assert result.stdout == "8 tasks encoded, 0 left\n"
@@ -311,9 +311,9 @@ def test_encode_calls_the_library(
 def test_encode_fails_where_tasks_are_left_but_of_other_ranges(
     words: list[str], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.steps, "open_session", Recorder(fake_session(key="k")))
-    monkeypatch.setattr(cli.steps, "encode", Recorder(1))
-    monkeypatch.setattr(cli, "missing_tasks", Recorder(["a task"]))
+    monkeypatch.setattr(steps, "open_session", Recorder(fake_session(key="k")))
+    monkeypatch.setattr(steps, "encode", Recorder(1))
+    monkeypatch.setattr(cli.run, "missing_tasks", Recorder(["a task"]))
     assert run("encode", "--work", "w", *words).exit_code == code
 
 
@@ -322,8 +322,8 @@ def test_commit_calls_the_library(
 ) -> None:
     session = fake_session()
     opened, commit = Recorder(session), Recorder(summary)
-    monkeypatch.setattr(cli.steps, "open_session", opened)
-    monkeypatch.setattr(cli.steps, "commit", commit)
+    monkeypatch.setattr(steps, "open_session", opened)
+    monkeypatch.setattr(steps, "commit", commit)
     assert run("commit", "--work", "w", "--key-file", "k").exit_code == 0
     assert opened.only_call() == (("w",), {"key_file": "k"})
     assert commit.only_call() == ((session,), {})
@@ -345,7 +345,7 @@ def test_verify_calls_the_library(
     summary: Any,
 ) -> None:
     verify = Recorder(Report(4, 1, 4, 0, ()))
-    monkeypatch.setattr(cli, "run_verify", verify)
+    monkeypatch.setattr(cli.look, "run_verify", verify)
     assert run("verify", summary.store, *words).exit_code == 0
     args, kwargs = verify.only_call()
     assert args == (summary.store,)
@@ -359,7 +359,7 @@ def test_verify_without_a_work_directory(
 ) -> None:
     shutil.rmtree(summary.work)
     verify = Recorder(Report(4, 1, 4, 0, ()))
-    monkeypatch.setattr(cli, "run_verify", verify)
+    monkeypatch.setattr(cli.look, "run_verify", verify)
     assert run("verify", summary.store).exit_code == 0
     nothing = {"work": None, "key": None}
     assert verify.only_call() == (
@@ -370,7 +370,7 @@ def test_verify_without_a_work_directory(
 
 def test_demo_calls_the_library(monkeypatch: pytest.MonkeyPatch, summary: Any) -> None:
     made = Recorder(summary)
-    monkeypatch.setattr(cli.dicomdask, "convert", made)
+    monkeypatch.setattr(dicomdask, "convert", made)
     result = run("demo", summary.store, "--scheduler", "threads")
     assert result.exit_code == 0
     (source, target), options = made.only_call()
@@ -395,7 +395,7 @@ def test_an_error_is_one_sentence_and_a_traceback_only_with_v(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(cli.dicomdask, "open_dataset", fail)
+    monkeypatch.setattr(dicomdask, "open_dataset", fail)
     result = run("info", "somewhere")
     assert result.exit_code == 1
     assert sentence in result.stderr
@@ -944,7 +944,7 @@ def _read_all(descriptor: int) -> str:
 
 
 def test_rate_and_time_left_of_a_progress_line() -> None:
-    line = cli.ProgressLine._line
+    line = cli.output.ProgressLine._line
     assert line("encode", 2, 10, 4.0) == "encode: 2 of 10 parts, 0.5 parts/s, 16 s left"
     assert line("encode", 10, 10, 20.0) == "encode: 10 of 10 parts, 20.0 s"
     assert line("encode", 0, 10, 0.0) == "encode: 0 of 10 parts"

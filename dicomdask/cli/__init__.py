@@ -1,0 +1,23 @@
+"""The command line: options to one library call, then print."""
+
+from typing import Final
+
+import click
+
+import dicomdask
+from dicomdask.cli import look, run
+
+COMMANDS: Final = (
+    *(run.convert, run.index, run.plan, run.encode, run.commit),
+    *(look.info, look.verify, look.demo),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(dicomdask.__version__)
+def main() -> None:
+    """Turn DICOM into a dataset that models can be trained on again and again."""
+
+
+for command in COMMANDS:
+    main.add_command(command)

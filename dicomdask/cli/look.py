@@ -1,0 +1,105 @@
+"""The commands that look at a dataset, and the demo."""
+
+from pathlib import Path
+from tempfile import mkdtemp
+
+import click
+
+import dicomdask
+from dicomdask import show, steps, storage
+from dicomdask.cli.options import (
+    json_option,
+    scheduler_option,
+    store_argument,
+    verbose_option,
+    work_option,
+)
+from dicomdask.cli.output import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    ProgressLine,
+    print_document,
+    print_summary,
+    reports_errors,
+)
+from dicomdask.pseudonym import resolve_key
+from dicomdask.verify import verify as run_verify
+from dicomdask.work import Work
+
+
+@click.command()
+@store_argument
+@json_option
+@verbose_option
+@reports_errors
+def info(store: str, *, as_json: bool) -> int:
+    """Show what is in a dataset: sizes, modalities, outcomes by code."""
+    dataset = dicomdask.open_dataset(store)
+    found = dataset.commit
+    document = show.info_document(found, dataset.store)
+    print_document(document, show.info_text(found, dataset.store), as_json=as_json)
+    return EXIT_DONE
+
+
+@click.command()
+@store_argument
+@work_option
+@click.option("--all", "everything", is_flag=True, help="Every frame, not a sample.")
+@click.option("--sample", default=200, show_default=True, help="How many frames.")
+@click.option("--seed", default=0, show_default=True, help="Decides the sample.")
+@json_option
+@verbose_option
+@reports_errors
+def verify(
+    store: str,
+    work: str | None,
+    *,
+    everything: bool,
+    sample: int,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Re-read a dataset by an independent path and compare it with the sources."""
+    target = storage.require_local(store)
+    steps.require_dataset(target)
+    directory = Work(storage.require_local(work or f"{target}.work"))
+    job = directory.require_job() if work else directory.read_job()
+    report = run_verify(
+        target,
+        work=directory if job else None,
+        key=resolve_key(job.key) if job else None,
+        sample=None if everything else sample,
+        seed=seed,
+    )
+    document = {name: getattr(report, name) for name in report.__slots__}
+    print_document(document, show.verify_text(report), as_json=as_json)
+    return EXIT_FAILED if report.problems else EXIT_DONE
+
+
+@click.command()
+@click.argument("store", required=False)
+@scheduler_option
+@verbose_option
+@reports_errors
+def demo(store: str | None, scheduler: str | None) -> int:
+    """Run the main job on the DICOM files that ship inside pydicom."""
+    import pydicom  # noqa: PLC0415 - only the demo asks where its files are
+
+    source = Path(pydicom.__file__).parent / "data" / "test_files"
+    target = store or str(Path(mkdtemp(prefix="dicomdask-")) / "demo.zarr")
+    click.echo(f"converting the DICOM files in {source}", err=True)
+    summary = dicomdask.convert(
+        str(source), target, scheduler=scheduler, progress=ProgressLine()
+    )
+    print_summary(summary, as_json=False)
+    volumes = dicomdask.open_dataset(target).volumes
+    largest = volumes.sort_values("n_frames").iloc[-1]
+    shape = "x".join(map(str, largest["shape"]))
+    click.echo(
+        "\nread it back in Python:\n"
+        "  import dicomdask\n"
+        f"  ds = dicomdask.open_dataset({summary.store!r})\n"
+        f"  ds.volumes                                    # {len(volumes)} rows\n"
+        f"  ds.read({largest['volume_id']!r})   # {shape} voxels"
+    )
+    return EXIT_DONE

@@ -1,0 +1,106 @@
+"""The options of commands, each declared once."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from dicomdask.model import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PROFILES: Final = click.Choice(["slice", "balanced", "patch"])
+IRREGULAR: Final = click.Choice(["split", "reject"])
+
+sources_argument = click.argument("sources", metavar="SRC...", nargs=-1, required=True)
+store_argument = click.argument("store")
+work_required = click.option(
+    "--work", required=True, help="The private directory of identified intermediates."
+)
+work_option = click.option(
+    "--work", help="The private work directory.  [default: STORE.work]"
+)
+key_option = click.option(
+    "--key-file",
+    help="The key of the pseudonyms.  [default: $DICOMDASK_KEY, or a key that is made "
+    "in the work directory]",
+)
+scheduler_option = click.option(
+    "--scheduler",
+    help="synchronous, threads, processes, tcp://HOST:PORT or a scheduler file.  "
+    "[default: a local cluster fitted to the machine]",
+)
+memory_option = click.option(
+    "--memory", help="What one local worker may take, such as 4GiB."
+)
+policy_option = click.option(
+    "--policy",
+    default="research",
+    show_default=True,
+    help="What becomes of each element: research (Basic Profile, dates shifted), "
+    "basic (dates go) or none.",
+)
+option_option = click.option(
+    "--option", "options", multiple=True, help="An option of PS3.15 Annex E besides."
+)
+trust_option = click.option(
+    "--trust-pixels",
+    multiple=True,
+    metavar="MODALITY",
+    help="A modality whose pixels you know to hold no text, such as DX.",
+)
+profile_option = click.option(
+    "--profile",
+    type=PROFILES,
+    default="balanced",
+    show_default=True,
+    help="How the dataset will be read most.",
+)
+irregular_option = click.option(
+    "--on-irregular",
+    type=IRREGULAR,
+    default="split",
+    show_default=True,
+    help="What becomes of slices that are not evenly spaced.",
+)
+where_option = click.option(
+    "--where", help="Only instances for which this holds: \"Modality == 'CT'\"."
+)
+limit_option = click.option("--limit", type=int, help="At most so many volumes.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Show the traceback of an error."
+)
+
+
+def _together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+settings_options = _together(
+    policy_option,
+    option_option,
+    trust_option,
+    profile_option,
+    irregular_option,
+    where_option,
+    limit_option,
+)
+run_options = _together(scheduler_option, memory_option, verbose_option)
+
+
+def take_settings(options: dict[str, Any]) -> Settings:
+    """Take what settings are made of out of a command's options."""
+    return Settings(
+        policy=options.pop("policy"),
+        options=tuple(options.pop("options")),
+        trusted_pixels=tuple(options.pop("trust_pixels")),
+        profile=options.pop("profile"),
+        on_irregular=options.pop("on_irregular"),
+        where=options.pop("where"),
+    )

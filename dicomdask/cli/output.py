@@ -1,0 +1,113 @@
+"""What commands print: documents, progress, and errors as one sentence."""
+
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
+
+import click
+
+from dicomdask import show, steps
+from dicomdask.errors import DicomDaskError, NoDicomError, OptionError
+from dicomdask.work import Work
+
+EXIT_DONE: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_REJECTED: Final = 8
+
+
+def reports_errors(command: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn an error into one sentence and an exit code."""
+
+    @wraps(command)
+    def run(*args: Any, verbose: bool = False, **options: Any) -> None:
+        try:
+            code = command(*args, **options)
+        except Exception as error:  # noqa: BLE001 - no error leaves as a traceback
+            if verbose:
+                click.echo(traceback.format_exc(), nl=False, err=True)
+            click.echo(f"dicomdask: {_sentence(error)}", err=True)
+            is_usage = isinstance(error, OptionError | NoDicomError)
+            code = EXIT_USAGE if is_usage else EXIT_FAILED
+        sys.exit(code or EXIT_DONE)
+
+    return run
+
+
+def _sentence(error: Exception) -> str:
+    """Say what happened; only our own errors are sure to hold no value."""
+    if isinstance(error, DicomDaskError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}; nothing is lost, run again"
+    name = type(error).__name__
+    return f"an unforeseen {name}; nothing is lost, run again, -v shows where"
+
+
+class ProgressLine:
+    """Progress with rate and time left on a terminal, plain lines otherwise."""
+
+    def __init__(self) -> None:
+        self._step = ""
+        self._started = 0.0
+        self._is_terminal = sys.stderr.isatty()
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Show how much of a step is done."""
+        now = time.monotonic()
+        if step != self._step:
+            self._step, self._started = step, now
+        seconds = now - self._started
+        if self._is_terminal:
+            ending = "\n" if done >= total else ""
+            text = self._line(step, done, total, seconds)
+            click.echo(f"\r\x1b[K{text}{ending}", nl=False, err=True)
+        elif done >= total:
+            click.echo(self._line(step, done, total, seconds), err=True)
+
+    @staticmethod
+    def _line(step: str, done: int, total: int, seconds: float) -> str:
+        if step == "list":
+            return f"list: {total} files"
+        text = f"{step}: {done} of {total} parts"
+        if done >= total:
+            return f"{text}, {seconds:.1f} s"
+        if not done or not seconds:
+            return text
+        rate = done / seconds
+        return f"{text}, {rate:.1f} parts/s, {(total - done) / rate:.0f} s left"
+
+
+def print_plan(work: Work, *, as_json: bool) -> int:
+    """Print what a plan comes to, and return the exit code."""
+    document = show.plan_document(list(work.read_plans().values()))
+    print_document(document, show.plan_text(document), as_json=as_json)
+    return EXIT_DONE
+
+
+def print_document(document: Any, text: str, *, as_json: bool) -> None:
+    """Print a document as JSON, or what people read instead."""
+    click.echo(json.dumps(document, indent=1, default=str) if as_json else text)
+
+
+def print_summary(summary: steps.Summary, *, as_json: bool) -> int:
+    """Print what a run came to, and return the exit code."""
+    commit = summary.commit
+    text = show.info_text(commit, summary.store)
+    if not summary.is_new:
+        text += f"\n\nnothing new: commit {commit.n} stands"
+    text += (
+        f"\n\nnext: dicomdask info {summary.store}"
+        f"\n      dicomdask verify {summary.store} --work {summary.work}"
+    )
+    document = show.info_document(commit, summary.store) | {
+        "is_new": summary.is_new,
+        "n_indexed": summary.n_indexed,
+        "n_encoded": summary.n_encoded,
+    }
+    print_document(document, text, as_json=as_json)
+    return EXIT_REJECTED if commit.counts.get("rejected") else EXIT_DONE
