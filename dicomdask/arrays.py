@@ -13,6 +13,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
+from dicomdask import storage
 from dicomdask.model import FORMAT, Layout
 from dicomdask.shards import CRC32C, KEY_ENCODING, LITTLE, codec_chain
 
@@ -134,9 +135,7 @@ def _axis(name: str, step: float | None) -> dict[str, str]:
     return axis if step is None else {**axis, "unit": "millimeter"}
 
 
-def open_array(
-    store: str, path: str, storage_options: Mapping[str, Any] | None = None
-) -> zarr.Array[Any]:
+def open_array(store: str, path: str) -> zarr.Array[Any]:
     """Open an array with plain zarr-python, to read only: the independent way.
 
     Parameters
@@ -145,30 +144,23 @@ def open_array(
         URL or local path of the dataset.
     path
         Path of the array below it.
-    storage_options
-        Passed on to fsspec, for a URL.
 
     Returns
     -------
     zarr.Array
         Beware: zarr-python reads a missing shard as zeros.
     """
-    return zarr.open_array(_store(store, storage_options), path=path, mode="r")
+    return zarr.open_array(_store(store), path=path, mode="r")
 
 
-def array_from_metadata(
-    zarr_json: str,
-    store: str,
-    path: str,
-    storage_options: Mapping[str, Any] | None = None,
-) -> zarr.Array[Any]:
+def array_from_metadata(zarr_json: str, store: str, path: str) -> zarr.Array[Any]:
     """Return what `open_array` does, without a request: the metadata is at hand."""
-    place = StorePath(_store(store, storage_options), path)
+    place = StorePath(_store(store), path)
     return zarr.Array(zarr.AsyncArray(json.loads(zarr_json), store_path=place))
 
 
-def _store(store: str, storage_options: Mapping[str, Any] | None) -> Store:
-    if "://" not in store:
-        return LocalStore(store, read_only=True)
-    options = dict(storage_options or {})
+def _store(store: str) -> Store:
+    if storage.is_local(store):
+        return LocalStore(storage.decode_path(store), read_only=True)
+    options = storage.options_of(store)
     return FsspecStore.from_url(store, storage_options=options, read_only=True)

@@ -3,6 +3,7 @@
 No DICOM and no Dask: a training node needs numpy, pandas, pyarrow, fsspec and codecs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -23,7 +24,12 @@ Selector = int | slice | None
 VALUES: Final = ("stored", "modality")
 
 
-def open_dataset(store: str, *, commit: int | None = None) -> "Dataset":
+def open_dataset(
+    store: str,
+    *,
+    commit: int | None = None,
+    storage_options: Mapping[str, Any] | str | None = None,
+) -> "Dataset":
     """Open one state of a dataset.
 
     Parameters
@@ -33,6 +39,10 @@ def open_dataset(store: str, *, commit: int | None = None) -> "Dataset":
     commit
         The number of a commit; by default the newest. Whoever holds a dataset keeps
         reading this state, whatever is committed later.
+    storage_options
+        What opens the store: credentials, endpoint; see `storage.use_options`. They
+        count for this URL in this process and in those it starts, and are not pickled
+        with the dataset.
 
     Raises
     ------
@@ -44,7 +54,9 @@ def open_dataset(store: str, *, commit: int | None = None) -> "Dataset":
     >>> ds = open_dataset("chest.zarr")  # doctest: +SKIP
     >>> ds.read(ds.volumes.volume_id[0], z=slice(10, 74))  # doctest: +SKIP
     """
-    url = storage.require_local(store)
+    url = storage.resolve(store)
+    if storage_options is not None:
+        storage.use_options(storage_options, url=url)
     if not storage.exists(storage.join(url, "zarr.json")):
         raise StoreError(f"there is no dataset at {store}; check the path")
     found = commits.read_commit(url, commit)
@@ -97,7 +109,8 @@ class Dataset:
         self.commit = commit
         self._opened: dict[str, _Opened] = {}
         ranges = storage.Ranges(store)
-        self._reader = ShardReader(ranges.get_range, ranges.get_tail)
+        many = None if storage.is_local(store) else ranges.get_ranges
+        self._reader = ShardReader(ranges.get_range, ranges.get_tail, get_ranges=many)
 
     def __repr__(self) -> str:
         n = self.commit.counts["volumes"]

@@ -80,6 +80,13 @@ class StoreError(DicomDaskError, ValueError):
     """A store or a work directory is not what it should be."""
 
 
+class StorageError(StoreError, OSError):
+    """A distant store denies access or does not answer."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 class CommitConflictError(StoreError):
     """Another run made the commit first."""
 

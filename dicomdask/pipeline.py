@@ -105,18 +105,22 @@ def index_dataframe(work: str) -> "dd.DataFrame":
     """
     import dask.dataframe as dd  # noqa: PLC0415 - takes a second that nobody else pays
 
-    url = storage.join(storage.require_local(work), "index")
-    buckets = storage.list_names(url)
-    paths = [
-        storage.join(url, bucket, name)
-        for bucket in buckets
-        for name in storage.list_names(storage.join(url, bucket))
-    ]
+    url = storage.join(storage.resolve(work), "index")
+    listed = storage.list_below(url)
+    paths = [storage.join(url, one.name) for one in listed if _is_part(one.name)]
     if not paths:
         raise PlanError(f"{work} has no index; run `dicomdask index` first")
     meta = tables.empty_frame(Instance)
-    frame = dd.from_map(tables.read_frame, paths, meta=meta)
+    frame = dd.from_map(_read_frame, paths, meta=meta)
     return frame.rename(columns={name: column_name(name) for name in meta.columns})
+
+
+def _is_part(name: str) -> bool:
+    return name.endswith(".parquet") and name.rsplit("/", 1)[-1][0] != "."
+
+
+def _read_frame(url: str) -> Any:
+    return tables.frame_from_parquet(storage.read(url))
 
 
 # --- running ------------------------------------------------------------------

@@ -293,13 +293,13 @@ def _read(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
         return file.read(columns and list(columns), use_threads=False)
 
 
-def read_frame(path: str) -> pd.DataFrame:
-    """Return one local Parquet file of records as a typed dataframe."""
-    return to_frame(_read(path))
+def frame_from_parquet(data: bytes) -> pd.DataFrame:
+    """Return a Parquet file of records as a typed dataframe."""
+    return to_frame(from_parquet(data))
 
 
 def empty_frame(record: type) -> pd.DataFrame:
-    """Return a dataframe without rows, typed as `read_frame` would."""
+    """Return a dataframe without rows, typed as `frame_from_parquet` does."""
     return to_frame(record_schema(record).empty_table())
 
 

@@ -264,11 +264,12 @@ class Work:
 
     def done_tasks(self) -> set[str]:
         """Return the digests of the tasks that have a receipt."""
-        folders = storage.list_names(self.path("receipts", "tasks"))
+        listed = storage.list_below(self.path("receipts", "tasks"))
+        names = (one.name.rsplit("/", 1)[-1] for one in listed)
         return {
-            stem
-            for folder in folders
-            for stem in self._stems("receipts", "tasks", folder, suffix=".json")
+            name.removesuffix(".json")
+            for name in names
+            if name.endswith(".json") and name[0] != "."
         }
 
     def read_receipt(self, task: str) -> Receipt:

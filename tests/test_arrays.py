@@ -162,15 +162,17 @@ def test_arrays_open_by_path_by_url_and_from_their_text(tmp_path):
             opened[...] = 0
 
 
-def test_remote_stores_open_with_their_options():
+def test_remote_stores_open_with_their_options(monkeypatch):
+    options = '{"memory://d": {"token": 1}}'
+    monkeypatch.setenv("DICOMDASK_STORAGE_OPTIONS", options)
     memory = fsspec.filesystem("memory")
     text = arrays.array_metadata(VOLUME.shape, VOLUME.dtype, ZYX, LAYOUT)
     shard = encode_shard(VOLUME, LAYOUT.chunks, LAYOUT.shards, LAYOUT.codec)
     memory.pipe({"/d/0/zarr.json": text.encode(), "/d/0/c/0/0/0": shard})
     try:
         for opened in (
-            arrays.open_array("memory://d", "0", {"token": 1}),
-            arrays.array_from_metadata(text, "memory://d", "0", {"token": 1}),
+            arrays.open_array("memory://d", "0"),
+            arrays.array_from_metadata(text, "memory://d", "0"),
         ):
             np.testing.assert_array_equal(opened[...], VOLUME)
             assert opened.store.fs.sync_fs.storage_options["token"] == 1

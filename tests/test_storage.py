@@ -168,7 +168,7 @@ class TestLocal(StoreContract):
         def fail(_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(storage.os, "fsync", fail)
+        monkeypatch.setattr(storage.local.os, "fsync", fail)
         for function in (storage.write, storage.create):
             with pytest.raises(OSError, match="No space"):
                 function(url, b"new")
@@ -187,7 +187,7 @@ class TestLocal(StoreContract):
         def interrupt(_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(storage.os, "fsync", interrupt)
+        monkeypatch.setattr(storage.local.os, "fsync", interrupt)
         with pytest.raises(KeyboardInterrupt):
             storage.write(storage.join(base, "object"), b"new")
         assert os.listdir(base) == []
@@ -292,7 +292,7 @@ class TestRanges:
             return read
 
         for name in ("pread", "preadv"):
-            monkeypatch.setattr(storage.os, name, disturbed(getattr(os, name)))
+            monkeypatch.setattr(storage.local.os, name, disturbed(getattr(os, name)))
         assert ranges.get_range("0", 0, 8) == b"\0" * 8
         for other in others:
             other.join()
@@ -304,7 +304,7 @@ class TestRanges:
             time.sleep(0.01)
             return real(*args)
 
-        monkeypatch.setattr(storage.os, "open", open_slowly)
+        monkeypatch.setattr(storage.ranges.os, "open", open_slowly)
         ranges = Ranges(base)
         race(16, lambda k: ranges.get_range(f"{k % 2}", 0, 8))
         ranges.close()
@@ -312,16 +312,31 @@ class TestRanges:
 
 
 class TestPaths:
-    @pytest.mark.parametrize("scheme", ["s3", "gs", "https", "az"])
-    def test_what_is_not_local_is_refused_by_name(self, scheme):
-        with pytest.raises(StoreError, match=f"^{scheme}:// is not supported yet"):
-            storage.require_local(f"{scheme}://bucket/export")
+    def test_urls_are_kept_but_for_their_end(self):
+        assert storage.resolve("s3://bucket/export/") == "s3://bucket/export"
+
+    def test_an_unknown_scheme_is_refused(self):
+        with pytest.raises(StoreError, match=r"^nonsense:// is unknown"):
+            storage.resolve("nonsense://bucket/export")
+
+    def test_a_missing_package_is_named(self, monkeypatch):
+        def missing(_):
+            raise ImportError
+
+        monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
+        with pytest.raises(StoreError, match=r"^gs:// needs gcsfs; install it"):
+            storage.resolve("gs://bucket/export")
+
+    def test_a_password_is_refused_and_not_repeated(self):
+        with pytest.raises(StoreError, match="holds a password") as caught:
+            storage.resolve("ftp://someone:hushhush@host/export")
+        assert "hushhush" not in str(caught.value)
 
     def test_local_paths_are_made_absolute(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        assert storage.require_local("a/../b") == f"{tmp_path}/b"
-        assert storage.require_local(f"file://{tmp_path}/b/") == f"{tmp_path}/b"
-        assert storage.require_local("memory://a/") == "memory://a"
+        assert storage.resolve("a/../b") == f"{tmp_path}/b"
+        assert storage.resolve(f"file://{tmp_path}/b/") == f"{tmp_path}/b"
+        assert storage.resolve("memory://a/") == "memory://a"
 
     @pytest.mark.parametrize(
         "name", [b"plain", b"\xff\xfe", b"caf\xe9 %41", "größe".encode(), b"a b#c?d"]
@@ -436,7 +451,7 @@ class TestList:
                 raise PermissionError(13, "Permission denied")
             return real(path)
 
-        monkeypatch.setattr(storage.os, "listdir", listdir)
+        monkeypatch.setattr(storage.local.os, "listdir", listdir)
         (found,) = [f for f in self.listed(pile) if f.url.endswith("deep")]
         assert found.size == NOT_A_FILE
 

@@ -119,7 +119,7 @@ class TestRecords:
         rows = [make_planned_instance(1), make_planned_instance(2, echo_numbers=5)]
         path = tmp_path / "part.parquet"
         path.write_bytes(tables.records_to_parquet(Instance, rows))
-        frame = tables.read_frame(str(path))
+        frame = tables.frame_from_parquet(path.read_bytes())
         assert frame["echo_numbers"].dtype == "Int64"
         assert frame["echo_numbers"].isna().tolist() == [True, False]
         empty = tables.empty_frame(Instance)

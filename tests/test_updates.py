@@ -417,10 +417,10 @@ def test_a_file_that_was_locked_for_a_moment_is_stored_by_the_next_run(
     """Its outcome says: check its permissions, then run again."""
     opened = dicomdask.storage.open_blocks
 
-    def locked(url: str) -> Any:
+    def locked(url: str, size: int | None = None) -> Any:
         if url.endswith("one/0004.dcm"):
             raise PermissionError(13, "Permission denied")
-        return opened(url)
+        return opened(url, size)
 
     with monkeypatch.context() as patch:
         patch.setattr(dicomdask.storage, "open_blocks", locked)

@@ -8,10 +8,10 @@ import click
 import dicomdask
 from dicomdask import show, steps, storage
 from dicomdask.cli.options import (
+    common_options,
     json_option,
     scheduler_option,
     store_argument,
-    verbose_option,
     work_option,
 )
 from dicomdask.cli.output import (
@@ -30,7 +30,7 @@ from dicomdask.work import Work
 @click.command()
 @store_argument
 @json_option
-@verbose_option
+@common_options
 @reports_errors
 def info(store: str, *, as_json: bool) -> int:
     """Show what is in a dataset: sizes, modalities, outcomes by code."""
@@ -48,7 +48,7 @@ def info(store: str, *, as_json: bool) -> int:
 @click.option("--sample", default=200, show_default=True, help="How many frames.")
 @click.option("--seed", default=0, show_default=True, help="Decides the sample.")
 @json_option
-@verbose_option
+@common_options
 @reports_errors
 def verify(
     store: str,
@@ -60,10 +60,12 @@ def verify(
     as_json: bool,
 ) -> int:
     """Re-read a dataset by an independent path and compare it with the sources."""
-    target = storage.require_local(store)
+    target = storage.resolve(store)
     steps.require_dataset(target)
-    directory = Work(storage.require_local(work or f"{target}.work"))
-    job = directory.require_job() if work else directory.read_job()
+    directory = job = None
+    if work is not None or storage.is_local(target):
+        directory = Work(steps.default_work(target, work))
+        job = directory.require_job() if work else directory.read_job()
     report = run_verify(
         target,
         work=directory if job else None,
@@ -79,7 +81,7 @@ def verify(
 @click.command()
 @click.argument("store", required=False)
 @scheduler_option
-@verbose_option
+@common_options
 @reports_errors
 def demo(store: str | None, scheduler: str | None) -> int:
     """Run the main job on the DICOM files that ship inside pydicom."""

@@ -5,6 +5,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from dicomdask import storage
+from dicomdask.errors import OptionError
 from dicomdask.model import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -68,6 +70,27 @@ where_option = click.option(
 )
 limit_option = click.option("--limit", type=int, help="At most so many volumes.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _use_storage_options(
+    _: click.Context, __: click.Parameter, told: str | None
+) -> None:
+    if told is None:
+        return
+    try:
+        storage.use_options(told)
+    except OptionError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+storage_option = click.option(
+    "--storage-options",
+    metavar="JSON|FILE",
+    expose_value=False,
+    callback=_use_storage_options,
+    help="What opens object stores, by fsspec's names; a file keeps credentials out "
+    "of the list of processes.  [default: $DICOMDASK_STORAGE_OPTIONS, AWS_*, …]",
+)
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Show the traceback of an error."
 )
@@ -91,7 +114,8 @@ settings_options = _together(
     where_option,
     limit_option,
 )
-run_options = _together(scheduler_option, memory_option, verbose_option)
+common_options = _together(storage_option, verbose_option)
+run_options = _together(scheduler_option, memory_option, common_options)
 
 
 def take_settings(options: dict[str, Any]) -> Settings:

@@ -6,6 +6,7 @@ import click
 
 from dicomdask import steps, storage
 from dicomdask.cli.options import (
+    common_options,
     json_option,
     key_option,
     run_options,
@@ -13,7 +14,6 @@ from dicomdask.cli.options import (
     sources_argument,
     store_argument,
     take_settings,
-    verbose_option,
     work_option,
     work_required,
 )
@@ -78,7 +78,7 @@ def convert(
 @reports_errors
 def index(sources: tuple[str, ...], work: str, **options: Any) -> int:
     """List the sources and read the headers of what is new."""
-    exclude = (storage.require_local(work),)
+    exclude = (storage.resolve(work),)
     n_files = steps.count_files(sources, exclude=exclude)
     session = steps.open_session(
         work, create=True, n_files=n_files, progress=ProgressLine(), **options
@@ -140,7 +140,7 @@ def encode(work: str, *, task_range: tuple[int, int] | None, **options: Any) -> 
 @click.command()
 @work_required
 @key_option
-@verbose_option
+@common_options
 @json_option
 @reports_errors
 def commit(work: str, *, as_json: bool, **options: Any) -> int:

@@ -4,7 +4,7 @@ Each reads and writes the work directory, so a step that was cut off is simply r
 again: it does what has no receipt yet. Nothing here touches an input; the tasks do.
 """
 
-from dicomdask.steps.session import Progress, Session, open_session
+from dicomdask.steps.session import Progress, Session, default_work, open_session
 from dicomdask.steps.stages import (
     Summary,
     commit,
@@ -24,6 +24,7 @@ __all__ = [
     "commit",
     "convert",
     "count_files",
+    "default_work",
     "encode",
     "finish",
     "index",

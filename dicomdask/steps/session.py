@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomdask import pipeline, storage
-from dicomdask.errors import PolicyError, StoreError
+from dicomdask.errors import OptionError, PolicyError, StoreError
 from dicomdask.pseudonym import (
     ENVIRONMENT_VARIABLE,
     Key,
@@ -120,7 +120,7 @@ def open_session(
     PolicyError
         If the key is missing, or another than the one it was made with.
     """
-    url = storage.require_local(work)
+    url = storage.resolve(work)
     if memory is not None:
         pipeline.parse_memory(memory)
     opened = Work(url)
@@ -142,6 +142,24 @@ def open_session(
     return Session(opened, key, scheduler, memory, progress)
 
 
+def default_work(store: str, work: str | None) -> str:
+    """Return where the work directory is: as told, or beside a local store.
+
+    Raises
+    ------
+    OptionError
+        If the store is no local one and nothing is told.
+    """
+    if work is not None:
+        return storage.resolve(work)
+    if not storage.is_local(store):
+        raise OptionError(
+            "the work directory holds identified data, so it has no default beside an "
+            "object store; say with --work where it may lie"
+        )
+    return storage.resolve(f"{store}.work")
+
+
 def require_work_place(url: str) -> None:
     """Check that a folder is empty, new or a work directory, or raise StoreError."""
     names = storage.list_names(url)
@@ -156,6 +174,13 @@ def _key_reference(work: str, key_file: str | None, job: Job | None) -> KeyRefer
         return KeyReference(str(Path(key_file).absolute()))
     if os.environ.get(ENVIRONMENT_VARIABLE):
         return KeyReference()
+    if not storage.is_local(work):
+        if job is None:
+            raise PolicyError(
+                "a key is never written to an object store; pass --key-file, or set "
+                f"{ENVIRONMENT_VARIABLE}: make one with `openssl rand -hex 32`"
+            )
+        return job.key
     path = Path(storage.decode_path(work)) / "key"
     if job is None or job.key.path == str(path):
         create_key_file(path)

@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -18,6 +19,7 @@ from dicomdask.tasks import planning, resolve
 from dicomdask.tasks.encode import plan_tasks
 from dicomdask.work import Job, Work
 
+LOGGER: Final = logging.getLogger("dicomdask")
 MANIFEST_FILES: Final = 256
 BATCH_SECONDS: Final = (1.0, 20.0)
 """A batch of tasks is at least and at most about this long."""
@@ -178,6 +180,11 @@ def encode(session: Session, *, task_range: tuple[int, int] | None = None) -> in
     job = _require_planned(work)
     store = str(job.store)
     storage.require_writable(store)
+    if not storage.can_create_once(store):
+        LOGGER.warning(
+            "%s has no conditional writes: let no other run write to it meanwhile",
+            store,
+        )
     root = storage.join(store, "zarr.json")
     if not storage.exists(root):
         storage.write(root, arrays.root_metadata().encode())

@@ -28,7 +28,7 @@ def set_target(
         If it was made with other settings, or they cannot be used.
     """
     check_settings(settings, limit)
-    url = storage.require_local(store)
+    url = storage.resolve(store)
     check_places(url, session.work.url)
     job = session.work.require_job()
     job = replace(job, store=url, settings=settings, limit=limit)

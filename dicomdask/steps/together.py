@@ -1,7 +1,8 @@
 """All stages at once, as `dicomdask convert` and `dicomdask.convert` run them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from dicomdask import pipeline, storage
 from dicomdask.model import Irregular, Profile, Settings
@@ -9,6 +10,7 @@ from dicomdask.pseudonym import KeyReference, resolve_key
 from dicomdask.steps.session import (
     Progress,
     Session,
+    default_work,
     no_progress,
     open_session,
     require_work_place,
@@ -46,6 +48,7 @@ def convert(
     scheduler: str | None = None,
     memory: str | None = None,
     overwrite: bool = False,
+    storage_options: Mapping[str, Any] | str | None = None,
     progress: Progress = no_progress,
 ) -> Summary:
     """Convert DICOM into a dataset; resume or extend what an earlier run began.
@@ -82,6 +85,9 @@ def convert(
         What one worker of a local cluster may take, such as `4GiB`.
     overwrite
         Whether to remove the store and begin anew.
+    storage_options
+        What opens object stores: credentials, endpoints; see `storage.use_options`.
+        By default the environment says.
     progress
         Called with a step, how much of it is done, and how much there is.
 
@@ -95,6 +101,8 @@ def convert(
     DicomDaskError
         One sentence that says what, where, and what to do.
     """
+    if storage_options is not None:
+        storage.use_options(storage_options)
     names = [sources] if isinstance(sources, str) else list(sources)
     settings = Settings(
         policy=policy,
@@ -143,8 +151,8 @@ def prepare(
 
     See `convert` for the parameters and errors.
     """
-    target = storage.require_local(store)
-    directory = storage.require_local(work or f"{target}.work")
+    target = storage.resolve(store)
+    directory = default_work(target, work)
     check_places(target, directory)
     check_settings(settings, limit)
     pipeline.check_scheduler(scheduler, memory)

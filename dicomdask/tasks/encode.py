@@ -1,7 +1,7 @@
 """Encode: one task writes one shard, its de-identified rows and, last, its receipt."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.barrier import guard, quiet
 from dicomdask.tasks.planning import job_policy
-from dicomdask.tasks.resolve import make_verdict, read_dataset
+from dicomdask.tasks.resolve import fetch_ahead, make_verdict, read_dataset
 from dicomdask.values import statistics
 from dicomdask.work import Work
 
@@ -73,10 +73,10 @@ def encode_task(volume: PlannedVolume, task: Task, context: Context) -> Receipt 
     started = time.monotonic()
     array = np.zeros(_region(volume, task), volume.dtype)
     frames, verdicts = [], []
-    for number in task.frames:
-        planned = volume.frames[number]
+    files = (volume.frames[number] for number in task.frames)
+    for planned, fetched in fetch_ahead(files):
         try:
-            decoded, frame = guard(_read_frame, planned, volume, context)
+            decoded, frame = guard(_read_frame, planned, fetched, volume, context)
         except InputError as error:
             verdicts.append(make_verdict(planned, "encode", error.code, error.reason))
             continue
@@ -109,9 +109,12 @@ def _place(volume: PlannedVolume, task: Task, frame: PlannedFrame) -> tuple[int,
 
 
 def _read_frame(
-    planned: PlannedFrame, volume: PlannedVolume, context: Context
+    planned: PlannedFrame,
+    fetched: Callable[[], bytes],
+    volume: PlannedVolume,
+    context: Context,
 ) -> tuple[np.ndarray[Any, np.dtype[Any]], rows.EncodedFrame]:
-    dataset = read_dataset(planned.url, planned.size, planned.token)
+    dataset = read_dataset(planned, fetched)
     decoded = pixels.decode_frames(dataset)[planned.frame]
     if decoded.shape != volume.shape[-2:] or decoded.dtype != np.dtype(volume.dtype):
         raise InputError("bad-pixels", "Pixels differ from what the header says.")

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Final
 
 from dicomdask import header, plan, storage
@@ -87,8 +86,9 @@ def index_part(part: str, *, work_url: str) -> dict[str, int]:
     buckets: dict[str, list[Instance]] = defaultdict(list)
     outcomes: list[Outcome] = []
     with quiet():
-        for file in work.read_manifest(part):
-            result = index_file(file, key)
+        files = work.read_manifest(part)
+        for file, found in storage.ahead(_try_instance, files, is_remote=_is_remote):
+            result = _outcome_of(file, found(), key)
             if isinstance(result, Outcome):
                 outcomes.append(result)
             else:
@@ -105,12 +105,24 @@ def index_part(part: str, *, work_url: str) -> dict[str, int]:
     return counts
 
 
-def index_file(file: SourceFile, key: Key) -> Instance | Outcome:
+def _is_remote(file: SourceFile) -> bool:
+    return not storage.is_local(file.url)
+
+
+def _try_instance(file: SourceFile) -> Instance | InputError:
     """Index one file. A bad file is a value, not a crash."""
     try:
         return guard(read_instance, file)
     except InputError as error:
-        return make_outcome(file, "index", error.code, error.reason, key)
+        return error
+
+
+def _outcome_of(
+    file: SourceFile, found: Instance | InputError, key: Key
+) -> Instance | Outcome:
+    if isinstance(found, Instance):
+        return found
+    return make_outcome(file, "index", found.code, found.reason, key)
 
 
 def read_instance(file: SourceFile) -> Instance:
@@ -119,7 +131,7 @@ def read_instance(file: SourceFile) -> Instance:
         raise InputError("unreadable")
     if file.size == 0:
         raise InputError("empty-file")
-    with storage.open_blocks(file.url) as stream:
+    with storage.open_blocks(file.url, file.size) as stream:
         return header.read_instance(stream, file)
 
 
@@ -156,7 +168,8 @@ def read_instances(files: Iterable[SourceFile]) -> list[Instance]:
     """Return the instances among some files."""
     found: list[Instance] = []
     with quiet():
-        for file in files:
-            with suppress(InputError):
-                found.append(guard(read_instance, file))
+        for _, result in storage.ahead(_try_instance, files, is_remote=_is_remote):
+            one = result()
+            if isinstance(one, Instance):
+                found.append(one)
     return found

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
 
 from pydicom import Dataset
 from pydicom.uid import (
@@ -19,6 +19,8 @@ from dicomdask.model import Instance, PlannedFrame, Stage, Verdict
 from dicomdask.pseudonym import Key
 from dicomdask.tasks.barrier import guard, quiet
 from dicomdask.work import Job, Work
+
+Source = TypeVar("Source", Instance, PlannedFrame)
 
 BATCH_INSTANCES: Final = 64
 NATIVE: Final = frozenset(
@@ -150,9 +152,9 @@ def resolve_group(group: Sequence[Instance]) -> list[Verdict]:
     """
     unfit: list[Verdict] = []
     contents: dict[str, tuple[str, ...]] = {}
-    for instance in group:
+    for instance, fetched in fetch_ahead(group):
         try:
-            contents[instance.url] = guard(_content, instance)
+            contents[instance.url] = guard(_content, instance, fetched)
         except InputError as error:
             unfit.append(make_verdict(instance, "resolve", error.code, error.reason))
     left = [instance for instance in group if instance.url in contents]
@@ -166,9 +168,9 @@ def resolve_group(group: Sequence[Instance]) -> list[Verdict]:
     return unfit + decided
 
 
-def _content(instance: Instance) -> tuple[str, ...]:
+def _content(instance: Instance, fetched: Callable[[], bytes]) -> tuple[str, ...]:
     """Return what makes two copies the same: decoded pixels, place and scale."""
-    dataset = read_dataset(instance.url, instance.size, instance.token)
+    dataset = read_dataset(instance, fetched)
     frames = pixels.decode_frames(dataset)
     digest = hashlib.blake2b(frames.tobytes(), digest_size=16)
     told = (
@@ -189,16 +191,35 @@ def make_verdict(
     return Verdict(file.url, file.size, file.token, stage, code, text)
 
 
-def read_dataset(url: str, size: int, token: str) -> Dataset:
+def fetch_ahead(
+    files: Iterable[Source],
+) -> Iterator[tuple[Source, Callable[[], bytes]]]:
+    """Yield each file with what returns its bytes; distant ones are fetched ahead."""
+    return storage.ahead(
+        lambda file: storage.read(file.url),
+        files,
+        is_remote=lambda file: not storage.is_local(file.url),
+        nbytes=lambda file: file.size,
+    )
+
+
+def read_dataset(
+    file: Instance | PlannedFrame, fetched: Callable[[], bytes]
+) -> Dataset:
     """Return the dataset of a file that is still as it was indexed.
+
+    Parameters
+    ----------
+    fetched
+        Returns the file's bytes; see `fetch_ahead`.
 
     Raises
     ------
     InputError
         `source-changed` if it is not.
     """
-    data = storage.read(url)
-    if len(data) != size or not is_unchanged(url, size, token):
+    data = fetched()
+    if len(data) != file.size or not is_unchanged(file.url, file.size, file.token):
         raise InputError("source-changed")
     return header.read_dataset(data)
 

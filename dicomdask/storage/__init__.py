@@ -1,0 +1,211 @@
+"""Bytes in and out: the only room that knows where they lie.
+
+Reads are bounded ranges. Writes are whole objects that appear at once or not at all:
+locally a temporary file, fsync and a rename or link; elsewhere one PUT. What differs
+between the two stands in `local` and `remote`; the functions here choose.
+"""
+
+import secrets
+from collections.abc import Iterator
+from types import ModuleType
+from typing import BinaryIO, Final
+
+from dicomdask.errors import StoreError
+from dicomdask.model import SourceFile
+from dicomdask.storage import local, remote
+from dicomdask.storage.ahead import ahead
+from dicomdask.storage.listed import NOT_A_FILE, Listed
+from dicomdask.storage.local import decode_path, encode_path
+from dicomdask.storage.options import OPTIONS_VARIABLE, options_of, use_options
+from dicomdask.storage.ranges import Ranges
+from dicomdask.storage.urls import is_local, join, resolve
+
+__all__ = [
+    "NOT_A_FILE",
+    "OPTIONS_VARIABLE",
+    "Listed",
+    "Ranges",
+    "ahead",
+    "can_create_once",
+    "create",
+    "decode_path",
+    "describe",
+    "encode_path",
+    "exists",
+    "is_file",
+    "is_local",
+    "is_openable",
+    "join",
+    "list_below",
+    "list_files",
+    "list_names",
+    "make_private_folder",
+    "open_blocks",
+    "options_of",
+    "read",
+    "remove",
+    "remove_tree",
+    "require_writable",
+    "resolve",
+    "use_options",
+    "write",
+]
+
+PROBE: Final = ".probe-"
+
+
+def _at(url: str) -> ModuleType:
+    return local if is_local(url) else remote
+
+
+# --- list ---------------------------------------------------------------------
+
+
+def list_files(source: str, *, exclude: tuple[str, ...] = ()) -> Iterator[SourceFile]:
+    """List the files of a source: a file, a folder (any depth) or a glob pattern.
+
+    Links to folders are followed once. What is listed and cannot be a file (a broken
+    link, a pipe, a folder without permission) has the size `NOT_A_FILE`.
+
+    Parameters
+    ----------
+    source
+        A URL, a local path or a glob pattern of either.
+    exclude
+        Folders to leave out: the store and the work directory.
+
+    Raises
+    ------
+    SourceError
+        If nothing is there.
+    """
+    url = resolve(source)
+    left_out = tuple(one for one in exclude if is_local(one) == is_local(url))
+    found: Iterator[SourceFile] = _at(url).list_files(url, source, left_out)
+    return found
+
+
+def describe(url: str) -> SourceFile:
+    """Return the present state of one listed file; see `list_files`."""
+    found: SourceFile = _at(url).describe(url)
+    return found
+
+
+def list_names(url: str) -> list[str]:
+    """Return the sorted names directly below a folder; none where there is none."""
+    names: list[str] = _at(url).list_names(url)
+    return names
+
+
+def list_below(url: str) -> Iterator[Listed]:
+    """List all objects below a folder, at any depth; none where there is none."""
+    found: Iterator[Listed] = _at(url).list_below(url)
+    return found
+
+
+# --- read ---------------------------------------------------------------------
+
+
+def read(url: str) -> bytes:
+    """Return all bytes of an object; raise FileNotFoundError if there is none."""
+    data: bytes = _at(url).read(url)
+    return data
+
+
+def open_blocks(url: str, size: int | None = None) -> BinaryIO:
+    """Open an object for seeking reads, of which each fetches just what it asks for.
+
+    Parameters
+    ----------
+    size
+        The object's bytes, where they are known: it saves a request.
+    """
+    file: BinaryIO = _at(url).open_blocks(url, size)
+    return file
+
+
+def is_openable(url: str) -> bool:
+    """Return whether a file can be opened for reading now."""
+    try:
+        open_blocks(url).close()
+    except OSError:
+        return False
+    return True
+
+
+def exists(url: str) -> bool:
+    """Return whether an object or a folder is there."""
+    return bool(_at(url).exists(url))
+
+
+def is_file(url: str) -> bool:
+    """Return whether an object, and not a folder, is there."""
+    return bool(_at(url).is_file(url))
+
+
+# --- write --------------------------------------------------------------------
+
+
+def write(url: str, data: bytes) -> None:
+    """Write an object at once, replacing what is there."""
+    _at(url).write(url, data)
+
+
+def create(url: str, data: bytes) -> None:
+    """Write an object that must not exist yet; of several writers one wins.
+
+    Where a store has no conditional writes, several writers at once are not safe.
+
+    Raises
+    ------
+    FileExistsError
+        If the object is there already.
+    """
+    _at(url).create(url, data)
+
+
+def make_private_folder(url: str) -> None:
+    """Make a folder that only its owner can enter; elsewhere access is the store's.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be made or written to.
+    """
+    if is_local(url):
+        local.make_private_folder(url)
+    require_writable(url)
+
+
+def require_writable(url: str) -> None:
+    """Check that objects can be written below `url`, or raise StoreError."""
+    probe = join(url, f"{PROBE}{secrets.token_hex(4)}")
+    try:
+        write(probe, b"")
+        remove(probe)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(
+            f"cannot write below {url} ({error.strerror}); give a place you can "
+            "write to"
+        ) from None
+
+
+def can_create_once(url: str) -> bool:
+    """Return whether the place itself refuses to create an object twice.
+
+    Where it does not, two writers at once may lose what one of them wrote.
+    """
+    probe = join(url, f"{PROBE}{secrets.token_hex(4)}")
+    return is_local(url) or remote.can_create_once(probe)
+
+
+def remove(url: str) -> None:
+    """Remove one object, if it is there."""
+    _at(url).remove(url)
+
+
+def remove_tree(url: str) -> None:
+    """Remove a folder and all that is below it, if it is there."""
+    _at(url).remove_tree(url)
