@@ -80,11 +80,8 @@ class StoreError(DicomDaskError, ValueError):
     """A store or a work directory is not what it should be."""
 
 
-class StorageError(StoreError, OSError):
+class StorageError(DicomDaskError, OSError):
     """A distant store denies access or does not answer."""
-
-    def __str__(self) -> str:
-        return str(self.strerror)
 
 
 class CommitConflictError(StoreError):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import BinaryIO, Final
 
-from dicomdask.errors import StoreError
+from dicomdask.errors import DicomDaskError, StoreError
 from dicomdask.model import SourceFile
 from dicomdask.storage import local, remote
 from dicomdask.storage.ahead import ahead
@@ -183,7 +183,7 @@ def require_writable(url: str) -> None:
     try:
         write(probe, b"")
         remove(probe)
-    except StoreError:
+    except DicomDaskError:
         raise
     except OSError as error:
         raise StoreError(

@@ -100,7 +100,8 @@ def _ask(url: str, function: Callable[..., Result], *args: Any, **options: Any) 
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _FINAL:
                 raise
-            if wait is None or _is_refusal(error):
+            is_final = isinstance(error, DicomDaskError) or _is_refusal(error)
+            if wait is None or is_final:
                 raise _failure(url, error) from None
             time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
     return None
@@ -108,7 +109,7 @@ def _ask(url: str, function: Callable[..., Result], *args: Any, **options: Any) 
 
 def _is_refusal(error: Exception) -> bool:
     names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, PermissionError | StoreError) or bool(names & _NO_ACCESS)
+    return isinstance(error, PermissionError) or bool(names & _NO_ACCESS)
 
 
 def _failure(url: str, error: Exception) -> DicomDaskError:
@@ -119,12 +120,10 @@ def _failure(url: str, error: Exception) -> DicomDaskError:
         return error
     if _is_refusal(error):
         return StorageError(
-            errno.EACCES,
             f"{place} denies access ({type(error).__name__}); check the credentials in "
             "the environment or in --storage-options",
         )
     return StorageError(
-        errno.EIO,
         f"{place} does not answer as it should ({type(error).__name__}); check its "
         "address and the network, then run again",
     )
