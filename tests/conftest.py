@@ -4,6 +4,7 @@ Keys: `no_key` (always: the environment names no key), `key_file`, `key` (its co
 Sources: `data` (real files, the folder DICOMDASK_TEST_DATA), `series` (5 made slices).
 Datasets: `convert` (in this process, with the fixed key), `store` (of `series`),
 `real_store` (of `data`, made once, read only).
+Servers (tests/servers/fixtures.py): `ceph`, `swift`, `azurite`, `slurm`, `s3`.
 """
 
 import os
@@ -20,6 +21,8 @@ from tests.builders import make_series, write_series
 
 SECRET = "6b65792d666f722d74657374732d6f6e"
 DATA_VARIABLE = "DICOMDASK_TEST_DATA"
+
+pytest_plugins = ["tests.servers.fixtures"]
 
 Convert = Callable[..., Summary]
 
