@@ -76,9 +76,10 @@ def _filesystem(pid: int, root: str, options: str) -> fsspec.AbstractFileSystem:
     """Return one file system for all threads of a process; a fork gets its own."""
     del pid
     scheme = root.split("://", 1)[0]
-    given = {**DEFAULTS.get(scheme, {}), **json.loads(options)}
+    own = {"use_listings_cache": False, "skip_instance_cache": True}
+    given = {**own, **DEFAULTS.get(scheme, {}), **json.loads(options)}
     try:
-        found, _ = fsspec.core.url_to_fs(root, use_listings_cache=False, **given)
+        found, _ = fsspec.core.url_to_fs(root, **given)
     except Exception as error:  # noqa: BLE001 - each library has its own
         raise _failure(root, error) from None
     return found
