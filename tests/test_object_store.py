@@ -1,7 +1,8 @@
-"""The main job on an object store: what it asks for, what it costs, what it survives."""
+"""The main job on an object store: what it asks for, what it costs and survives."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -287,3 +288,34 @@ def test_no_key_is_made_in_a_store(bucket):
         dicomdask.convert(f"{bucket}/in", f"{bucket}/out.zarr", work=f"{bucket}/work")
     assert SECRET not in str(storage.list_names(bucket))
     assert storage.list_names(bucket) == ["in"]
+
+
+# --- the page -----------------------------------------------------------------
+
+
+def test_the_commands_of_the_page_run(ceph, bucket, tmp_path):
+    text = (Path(__file__).parent.parent / "examples/object_store.md").read_text()
+    commands = re.findall(r"^    \$ (.*)$", text, re.MULTILINE)
+    assert len(commands) == 4
+    script = "\n".join(["set -e", *commands])
+    source = bucket.removeprefix("s3://")
+    script = script.replace("s3://hospital/export", f"{bucket}/in")
+    for name in ("lab", "private"):
+        script = script.replace(f"s3://{name}/", f"s3://{ceph.make_bucket(name)}/")
+    assert source in script
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "all is as it should be" in done.stdout
+    assert "Traceback" not in done.stderr
