@@ -183,7 +183,8 @@ def publish(
         }
         commit = describe(parent.n + 1 if parent else 0, parts)
         try:
-            storage.create(commit_url(store, commit.n), _to_json(commit))
+            with storage.room_at(store):
+                storage.create(commit_url(store, commit.n), _to_json(commit))
         except FileExistsError:
             continue
         return commit
@@ -231,5 +232,6 @@ def write_part(store: str, name: str, table: tables.Table) -> TablePart:
     data = tables.to_parquet(table)
     sha256 = hashlib.sha256(data).hexdigest()
     path = f"tables/{name}/{sha256[:32]}.parquet"
-    storage.write(storage.join(store, path), data)
+    with storage.room_at(store):
+        storage.write(storage.join(store, path), data)
     return TablePart(path, table.num_rows, len(data), sha256)

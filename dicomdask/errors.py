@@ -53,6 +53,8 @@ CODES: Final[dict[str, str]] = {
     "no-decoder": "No installed decoder reads this transfer syntax.",
     "truncated": "The pixel data are shorter than the header says.",
     "bad-pixels": "The pixel data could not be decoded.",
+    "decoder-crash": "The decoder crashed or hung, twice in a process of its own; "
+    "the other inputs are not affected.",
     "source-changed": "The file changed or vanished after it was indexed; run again.",
     "series-incomplete": "Sources of slices that are already stored are gone, so the "
     "series was left as it is; bring them back, then run again.",

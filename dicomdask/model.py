@@ -36,7 +36,11 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One SOP Instance as read from its header (identified)."""
+    """One SOP Instance as read from its header (identified).
+
+    `etag` is that of the listing; it decides no name and no digest, so that a copied
+    pile gives the same dataset.
+    """
 
     url: str
     size: int
@@ -95,6 +99,7 @@ class Instance:
     pixel_padding_range_limit: int | None
     has_modality_lut: bool
     is_mosaic: bool
+    etag: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -107,6 +112,7 @@ OWN_FIELDS: Final = frozenset(
         "url",
         "size",
         "token",
+        "etag",
         "header_digest",
         "pixel_keyword",
         "has_modality_lut",
@@ -168,6 +174,7 @@ class PlannedFrame:
 
     `index` is its place in the volume's leading axes: () for a single frame, (z,) for a
     volume, (t, z) for a time series. `position` is ImagePositionPatient in mm, LPS.
+    `etag` is that of the listing, empty where it is not known.
     """
 
     url: str
@@ -177,6 +184,7 @@ class PlannedFrame:
     index: tuple[int, ...]
     position: tuple[float, ...]
     source_key: str
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +250,7 @@ class Verdict:
     stage: Stage
     code: str
     reason: str
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)

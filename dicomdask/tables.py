@@ -214,15 +214,26 @@ def records_to_parquet(record: type[Row], rows: Sequence[Row]) -> bytes:
 def records_from_parquet(record: type[Row], data: bytes) -> list[Row]:
     """Return the dataclasses that `records_to_parquet` wrote.
 
+    A field that has a default may be missing: earlier versions did not write it.
+
     Raises
     ------
     ReadError
         If the bytes are damaged.
     """
     table = from_parquet(data)
-    schema = record_schema(record)
-    columns = [_tuples(table[name].to_pylist()) for name in schema.names]
-    return [record(*values) for values in zip(*columns, strict=True)]
+    optional = _optional_fields(record) - set(table.column_names)
+    names = [n for n in record_schema(record).names if n not in optional]
+    columns = [_tuples(table[name].to_pylist()) for name in names]
+    return [
+        record(**dict(zip(names, values, strict=True)))
+        for values in zip(*columns, strict=True)
+    ]
+
+
+def _optional_fields(record: type) -> set[str]:
+    fields = dataclasses.fields(record)
+    return {field.name for field in fields if field.default is not dataclasses.MISSING}
 
 
 def _tuples(values: list[Any]) -> list[Any]:

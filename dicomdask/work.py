@@ -11,9 +11,11 @@
 - `plan/<bucket>.json`: volumes and outcomes
 - `parts/<hh>/<task>.parquet`: de-identified rows, one file a task
 - `receipts/…`: what is done
+- `attempts/<name>-<mark>`: what is being decoded, or was when its process died
 """
 
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeVar
@@ -45,6 +47,7 @@ CONTENTS: Final = frozenset(
         "plan",
         "parts",
         "receipts",
+        "attempts",
     }
 )
 """What --overwrite removes from a work directory: all but the key."""
@@ -78,6 +81,10 @@ class Work:
     def path(self, *names: str) -> str:
         """Return the URL of what lies under these names."""
         return storage.join(self.url, *names)
+
+    def _put(self, data: bytes, *names: str) -> None:
+        with storage.room_at(self.url):
+            storage.write(self.path(*names), data)
 
     # --- the job ---
 
@@ -116,7 +123,7 @@ class Work:
         """Write the job."""
         document = {"format": FORMAT, **asdict(job)}
         text = json.dumps(document, indent=1) + "\n"
-        storage.write(self.path("job.json"), text.encode())
+        self._put(text.encode(), "job.json")
 
     # --- tables of records ---
 
@@ -133,7 +140,7 @@ class Work:
             ) from None
 
     def _write(self, record: type[Record], rows: Sequence[Record], *names: str) -> None:
-        storage.write(self.path(*names), tables.records_to_parquet(record, rows))
+        self._put(tables.records_to_parquet(record, rows), *names)
 
     def manifest_parts(self) -> list[str]:
         """Return the names of the manifest's parts in the order they were listed."""
@@ -194,8 +201,17 @@ class Work:
         return {(verdict.url, verdict.token): verdict for verdict in found}
 
     def n_verdicts(self) -> int:
-        """Return how many tasks wrote verdicts; the next is named by this number."""
+        """Return how many tasks wrote verdicts."""
         return len(self._stems("verdicts"))
+
+    def next_verdict(self) -> int:
+        """Return the number that names the next verdicts: they sort behind all others.
+
+        It is not their count: of the batches of a run that was cut off, a later one may
+        have been written and an earlier one not.
+        """
+        numbers = (stem.split("-")[0] for stem in self._stems("verdicts"))
+        return max((int(number) for number in numbers), default=-1) + 1
 
     def read_repeats(self, name: str) -> list[Instance]:
         """Return one batch of instances that share their SOP Instance UIDs."""
@@ -227,7 +243,29 @@ class Work:
     def write_plan(self, name: str, part: plan.Plan) -> None:
         """Write one part of the plan."""
         text = plan.plan_to_json(part)
-        storage.write(self.path("plan", f"{name}.json"), text.encode())
+        self._put(text.encode(), "plan", f"{name}.json")
+
+    # --- attempts ---
+
+    def read_attempts(self) -> dict[str, list[str]]:
+        """Return the marks of what is being decoded, or was by a process that died.
+
+        The keys are the names that `mark_attempt` was given.
+        """
+        found: dict[str, list[str]] = {}
+        for mark in storage.list_names(self.path("attempts")):
+            found.setdefault(mark.split("-")[0], []).append(mark)
+        return found
+
+    def mark_attempt(self, name: str) -> str:
+        """Leave a mark that something is being decoded; return the mark."""
+        mark = f"{name}-{secrets.token_hex(4)}"
+        self._put(b"", "attempts", mark)
+        return mark
+
+    def remove_attempt(self, mark: str) -> None:
+        """Remove a mark."""
+        storage.remove(self.path("attempts", mark))
 
     # --- receipts ---
 
@@ -245,7 +283,7 @@ class Work:
     def write_note(self, record: Any, *names: str) -> None:
         """Write a small JSON record."""
         text = json.dumps(record, sort_keys=True) + "\n"
-        storage.write(self.path("receipts", *names), text.encode())
+        self._put(text.encode(), "receipts", *names)
 
     def read_counts(self, part: str) -> dict[str, int]:
         """Return the counts of an indexed manifest part; StoreError if damaged."""
@@ -271,6 +309,10 @@ class Work:
             for name in names
             if name.endswith(".json") and name[0] != "."
         }
+
+    def has_receipt(self, task: str) -> bool:
+        """Return whether a task is done."""
+        return self.read_note("tasks", task[:2], f"{task}.json") is not None
 
     def read_receipt(self, task: str) -> Receipt:
         """Return the receipt of a task.
@@ -307,6 +349,10 @@ class Work:
                 "`dicomdask encode` again"
             ) from None
         return dict(row)
+
+    def write_part(self, task: str, data: bytes) -> None:
+        """Write the rows of a task, as Parquet."""
+        self._put(data, "parts", task[:2], f"{task}.parquet")
 
     def part_url(self, task: str) -> str:
         """Return where a task's rows lie."""

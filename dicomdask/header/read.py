@@ -255,6 +255,7 @@ def read_instance(file: BinaryIO, source: SourceFile) -> Instance:
         url=source.url,
         size=source.size,
         token=source.token,
+        etag=source.etag,
         header_digest=_digest(header.prefix.data, stop),
         transfer_syntax_uid=syntax,
         number_of_frames=header.n_frames(),

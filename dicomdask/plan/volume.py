@@ -152,6 +152,7 @@ def _frames(stack: Stack, key: Key) -> tuple[PlannedFrame, ...]:
             index=(*((t,) if n_t > 1 else ()), *((z,) if n_z > 1 else ())),
             position=instance.image_position_patient,
             source_key=source_key(instance.url, key),
+            etag=instance.etag,
         )
         for t, row in enumerate(stack.grid)
         for z, instance in enumerate(row)

@@ -111,7 +111,8 @@ def make_plan(session: Session) -> None:
     job = work.require_job()
     if not work.bucket_names() and not work.indexed_parts():
         raise PlanError(f"{work.url} has no index; run `dicomdask index` first")
-    if work.read_note("planned.json") == _plan_state(work, job) and _is_readable(work):
+    is_same = work.read_note("planned.json") == _plan_state(work, job)
+    if not resolve.reopen(work) and is_same and _is_readable(work):
         return
     batches = resolve.write_batches(work, session.key)
     if batches:
@@ -150,11 +151,9 @@ def _exhaust(results: Iterator[Any]) -> None:
 
 def _plan_state(work: Work, job: Job) -> str:
     """Return a digest of all that the plan is made from."""
-    verdicts = work.read_verdicts().values()
-    ended = [verdict.url for verdict in verdicts if resolve.has_ended(verdict)]
     policy = planning.job_policy(job).digest
     parts = sorted(work.indexed_parts())
-    state = [asdict(job), policy, parts, work.n_verdicts(), ended]
+    state = [asdict(job), policy, parts, work.n_verdicts()]
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
@@ -187,7 +186,8 @@ def encode(session: Session, *, task_range: tuple[int, int] | None = None) -> in
         )
     root = storage.join(store, "zarr.json")
     if not storage.exists(root):
-        storage.write(root, arrays.root_metadata().encode())
+        with storage.room_at(store):
+            storage.write(root, arrays.root_metadata().encode())
     done = 0
     while left := _open_tasks(session, task_range):
         if _reject_too_large(session):

@@ -5,8 +5,10 @@ locally a temporary file, fsync and a rename or link; elsewhere one PUT. What di
 between the two stands in `local` and `remote`; the functions here choose.
 """
 
+import errno
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import BinaryIO, Final
 
@@ -47,6 +49,7 @@ __all__ = [
     "remove_tree",
     "require_writable",
     "resolve",
+    "room_at",
     "use_options",
     "write",
 ]
@@ -149,6 +152,26 @@ def is_file(url: str) -> bool:
 def write(url: str, data: bytes) -> None:
     """Write an object at once, replacing what is there."""
     _at(url).write(url, data)
+
+
+@contextmanager
+def room_at(place: str) -> Iterator[None]:
+    """Name the store or the work directory that is full while it is written to.
+
+    Raises
+    ------
+    StoreError
+        If there is no space left.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StoreError(
+            f"no space is left at {place}; what is done is kept: free some there, then "
+            "run the same command again"
+        ) from None
 
 
 def create(url: str, data: bytes) -> None:

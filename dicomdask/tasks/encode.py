@@ -3,21 +3,24 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, Final
 
 import numpy as np
 from pydicom import Dataset
 
-from dicomdask import arrays, deid, pixels, plan, rows, shards, storage, tables
+from dicomdask import arrays, deid, header, pixels, plan, rows, shards, storage, tables
 from dicomdask.errors import InputError
 from dicomdask.model import PlannedFrame, PlannedVolume, Receipt, Task
 from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key, resolve_key
+from dicomdask.tasks.attempts import Attempts
 from dicomdask.tasks.barrier import guard, quiet
+from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.planning import job_policy
-from dicomdask.tasks.resolve import fetch_ahead, make_verdict, read_dataset
+from dicomdask.tasks.resolve import fetch_ahead, make_verdict, read_source
 from dicomdask.values import statistics
-from dicomdask.work import Work
+from dicomdask.work import Job, Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +37,38 @@ def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> dict[str, int
     """Encode tasks [start, stop) of one part of the plan; return counts.
 
     Tasks that have a receipt are left alone. A task in which a frame turns out to be
-    unfit writes its verdicts instead of a receipt.
+    unfit writes its verdicts instead of a receipt. A task at which processes died
+    before is decoded apart, so that its crashing frame becomes a verdict as well.
     """
     name, start, stop = batch
     work = Work(work_url)
     job = work.require_job()
-    context = Context(work, str(job.store), job_policy(job), resolve_key(job.key))
+    context = open_context(work, job)
     counts = {"tasks": 0, "frames": 0, "unfit": 0, "raw_bytes": 0, "source_bytes": 0}
-    with quiet():
+    attempts = Attempts(work)
+    with quiet(), Cell(_warm_context, job) as cell:
         for volume, task in plan_tasks(work.read_plan(name))[start:stop]:
-            _count(counts, encode_task(volume, task, context))
+            digest = plan.task_digest(volume, task, context.key)
+            if work.has_receipt(digest):
+                _count(counts, work.read_receipt(digest))
+                continue
+            with attempts.mark(digest):
+                read = partial(_read_here, context)
+                if attempts.is_careful:
+                    read = partial(_read_apart, cell, job)
+                _count(counts, encode_task(volume, task, context, read=read))
     return counts
+
+
+def open_context(work: Work, job: Job) -> Context:
+    """Return what the tasks of a work directory need besides their plan."""
+    return Context(work, str(job.store), job_policy(job), resolve_key(job.key))
+
+
+@cache
+def _warm_context(job: Job) -> Context:
+    """Return the context in the process apart, which reads and writes nothing."""
+    return open_context(Work(""), job)
 
 
 def _count(counts: dict[str, int], result: Receipt | int) -> None:
@@ -64,26 +88,33 @@ def plan_tasks(part: plan.Plan) -> list[tuple[PlannedVolume, Task]]:
     ]
 
 
-def encode_task(volume: PlannedVolume, task: Task, context: Context) -> Receipt | int:
-    """Write one shard, its rows and, last, its receipt; or say how many are unfit."""
+def encode_task(
+    volume: PlannedVolume, task: Task, context: Context, *, read: "Reader"
+) -> Receipt | int:
+    """Write one shard, its rows and, last, its receipt; or say how many are unfit.
+
+    Parameters
+    ----------
+    read
+        Returns a frame and what is known of it, in this process or apart; raises
+        InputError only.
+    """
     digest = plan.task_digest(volume, task, context.key)
-    names = ("tasks", digest[:2], f"{digest}.json")
-    if context.work.read_note(*names) is not None:
-        return context.work.read_receipt(digest)
     started = time.monotonic()
     array = np.zeros(_region(volume, task), volume.dtype)
     frames, verdicts = [], []
     files = (volume.frames[number] for number in task.frames)
     for planned, fetched in fetch_ahead(files):
         try:
-            decoded, frame = guard(_read_frame, planned, fetched, volume, context)
+            data = guard(read_source, planned, fetched)
+            decoded, frame = read(planned, data, volume)
         except InputError as error:
             verdicts.append(make_verdict(planned, "encode", error.code, error.reason))
             continue
         array[_place(volume, task, planned)] = decoded
         frames.append(frame)
     if verdicts:
-        name = f"{context.work.n_verdicts():06d}-encode-{digest[:16]}"
+        name = f"{context.work.next_verdict():06d}-encode-{digest[:16]}"
         context.work.write_verdicts(name, verdicts)
         return len(verdicts)
     receipt = _write_shard(volume, task, array, frames, context, digest)
@@ -108,13 +139,36 @@ def _place(volume: PlannedVolume, task: Task, frame: PlannedFrame) -> tuple[int,
     return tuple(index - corner * shard for index, corner, shard in corners)
 
 
+DecodedFrame = tuple[np.ndarray[Any, np.dtype[Any]], rows.EncodedFrame]
+Reader = Callable[[PlannedFrame, bytes, PlannedVolume], DecodedFrame]
+
+
+def _read_here(
+    context: Context, planned: PlannedFrame, data: bytes, volume: PlannedVolume
+) -> DecodedFrame:
+    return guard(_read_frame, planned, data, volume, context)
+
+
+def _read_apart(
+    cell: Cell, job: Job, planned: PlannedFrame, data: bytes, volume: PlannedVolume
+) -> DecodedFrame:
+    """Read a frame in a process apart, which resolves the key by itself."""
+    lone = replace(volume, frames=())
+    pixel_bytes = int(np.prod(volume.shape[-2:])) * np.dtype(volume.dtype).itemsize
+    nbytes = planned.size + pixel_bytes
+    return cell.call(_read_warm, planned, data, lone, job, nbytes=nbytes)
+
+
+def _read_warm(
+    planned: PlannedFrame, data: bytes, volume: PlannedVolume, job: Job
+) -> DecodedFrame:
+    return _read_frame(planned, data, volume, _warm_context(job))
+
+
 def _read_frame(
-    planned: PlannedFrame,
-    fetched: Callable[[], bytes],
-    volume: PlannedVolume,
-    context: Context,
-) -> tuple[np.ndarray[Any, np.dtype[Any]], rows.EncodedFrame]:
-    dataset = read_dataset(planned, fetched)
+    planned: PlannedFrame, data: bytes, volume: PlannedVolume, context: Context
+) -> DecodedFrame:
+    dataset = header.read_dataset(data)
     decoded = pixels.decode_frames(dataset)[planned.frame]
     if decoded.shape != volume.shape[-2:] or decoded.dtype != np.dtype(volume.dtype):
         raise InputError("bad-pixels", "Pixels differ from what the header says.")
@@ -161,9 +215,10 @@ def _write_shard(
         volume.shape, volume.dtype, volume.dimensions, layout
     )
     base = storage.join(context.store, volume.path)
-    storage.write(storage.join(base, "0", shards.shard_key(task.corner)), data)
-    if not any(task.corner):
-        write_groups(volume, zarr_json, frames[0].header, context.store)
+    with storage.room_at(context.store):
+        storage.write(storage.join(base, "0", shards.shard_key(task.corner)), data)
+        if not any(task.corner):
+            write_groups(volume, zarr_json, frames[0].header, context.store)
     part = rows.part_of(
         volume,
         frames,
@@ -171,7 +226,7 @@ def _write_shard(
         zarr_json=zarr_json,
         shard_bytes=len(data),
     )
-    storage.write(context.work.part_url(digest), tables.part_to_parquet(part))
+    context.work.write_part(digest, tables.part_to_parquet(part))
     return Receipt(
         task=digest,
         part=context.work.part_url(digest).removeprefix(context.work.url),

@@ -8,7 +8,7 @@ from dicomdask.model import Instance, Outcome, PlannedVolume
 from dicomdask.policy import Policy, load_policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.index import make_outcome, stored_outcome
-from dicomdask.tasks.resolve import has_ended, read_current, stored_sources
+from dicomdask.tasks.resolve import read_current, stored_sources
 from dicomdask.work import Job, Work
 
 
@@ -44,7 +44,7 @@ def _sift(work: Work, bucket: str, key: Key) -> Sifted:
     verdicts = {
         state: verdict
         for state, verdict in work.read_verdicts().items()
-        if verdict.code != "stored" and not has_ended(verdict)
+        if verdict.code != "stored"
     }
     current = read_current(work, bucket)
     gone = {

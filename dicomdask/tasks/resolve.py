@@ -1,8 +1,11 @@
 """Resolve: decode only what shares a SOP Instance UID, and keep one copy."""
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar
 
 from pydicom import Dataset
@@ -16,13 +19,16 @@ from pydicom.uid import (
 from dicomdask import commits, header, pixels, plan, storage
 from dicomdask.errors import CODES, InputError
 from dicomdask.model import Instance, PlannedFrame, Stage, Verdict
-from dicomdask.pseudonym import Key
+from dicomdask.pseudonym import Key, resolve_key
+from dicomdask.tasks.attempts import Attempts
 from dicomdask.tasks.barrier import guard, quiet
+from dicomdask.tasks.isolate import Cell
 from dicomdask.work import Job, Work
 
 Source = TypeVar("Source", Instance, PlannedFrame)
 
 BATCH_INSTANCES: Final = 64
+MD5_ETAG: Final = re.compile('"?[0-9a-f]{32}"?')
 NATIVE: Final = frozenset(
     {
         ImplicitVRLittleEndian,
@@ -51,8 +57,9 @@ def write_batches(work: Work, key: Key) -> list[str]:
     whose pixels are not compressed, then the smallest digest of the header.
     """
     job = work.require_job()
-    verdicts = work.read_verdicts()
     repeats = find_repeats(work, job)
+    _release(work, repeats)
+    verdicts = work.read_verdicts()
     groups = [group for group in repeats if _is_open(group, verdicts)]
     if not groups:
         return []
@@ -66,13 +73,27 @@ def write_batches(work: Work, key: Key) -> list[str]:
             instance.url,
         )
 
-    number = work.n_verdicts()
+    number = work.next_verdict()
     ranked = [sorted(group, key=rank) for group in groups]
     names: list[str] = []
     for batch in _batches(ranked):
         names.append(f"{number + len(names):06d}-resolve")
         work.write_repeats(names[-1], batch)
     return names
+
+
+def _release(work: Work, repeats: Iterable[Iterable[Instance]]) -> None:
+    """Take back what was decided on instances that repeat no other any more."""
+    repeated = {(one.url, one.token) for group in repeats for one in group}
+    lone = [
+        replace(verdict, code="stored")
+        for state, verdict in work.read_verdicts().items()
+        if verdict.stage == "resolve"
+        and verdict.code != "stored"
+        and state not in repeated
+    ]
+    if lone:
+        work.write_verdicts(f"{work.next_verdict():06d}-again", lone)
 
 
 def _batches(groups: Iterable[list[Instance]]) -> list[list[Instance]]:
@@ -117,8 +138,21 @@ def has_ended(verdict: Verdict) -> bool:
     if verdict.code == "conflict":
         return not storage.exists(verdict.url)
     if verdict.code == "source-changed":
-        return is_unchanged(verdict.url, verdict.size, verdict.token)
-    return False
+        return is_unchanged(verdict)
+    return verdict.code == "unreadable" and storage.is_openable(verdict.url)
+
+
+def reopen(work: Work) -> bool:
+    """Let files be tried again for which the reason of their verdict has ended.
+
+    Returns whether there is any. It is asked once a run: a file that can be opened and
+    still not be read is tried once in each run, and does not keep one from its end.
+    """
+    ended = [one for one in work.read_verdicts().values() if has_ended(one)]
+    fit = [replace(one, code="stored") for one in ended if one.stage == "encode"]
+    if fit:
+        work.write_verdicts(f"{work.next_verdict():06d}-again", fit)
+    return bool(ended)
 
 
 def stored_sources(store: str) -> frozenset[str]:
@@ -131,30 +165,47 @@ def stored_sources(store: str) -> frozenset[str]:
 
 
 def resolve_batch(name: str, *, work_url: str) -> dict[str, int]:
-    """Decide on one batch of repeated instances; return counts."""
+    """Decide on one batch of repeated instances; return counts.
+
+    A batch at which processes died before is decoded apart.
+    """
     work = Work(work_url)
+    instances = work.read_repeats(name)
     groups: dict[str, list[Instance]] = defaultdict(list)
-    for instance in work.read_repeats(name):
+    for instance in instances:
         groups[instance.sop_instance_uid].append(instance)
-    with quiet():
-        found = [one for group in groups.values() for one in resolve_group(group)]
-    work.write_verdicts(name, found)
+    attempts = Attempts(work)
+    states = [f"{one.url} {one.size} {one.token}" for one in instances]
+    mark = resolve_key(work.require_job().key).digest("resolve", *states)
+    with quiet(), Cell(Work, work_url) as cell, attempts.mark(mark):
+        read = partial(_read_apart, cell) if attempts.is_careful else _read_here
+        found = [one for group in groups.values() for one in resolve_group(group, read)]
+        work.write_verdicts(name, found)
     return {"groups": len(groups), "instances": len(found)}
 
 
-def resolve_group(group: Sequence[Instance]) -> list[Verdict]:
+Content = tuple[str, ...]
+
+
+def resolve_group(
+    group: Sequence[Instance], read: Callable[[Instance, bytes], Content]
+) -> list[Verdict]:
     """Return a verdict on each copy of one SOP Instance UID: at most one is `stored`.
 
     Parameters
     ----------
     group
         The copies, the one to prefer first.
+    read
+        Returns what makes two copies the same, in this process or apart; raises
+        InputError only.
     """
     unfit: list[Verdict] = []
-    contents: dict[str, tuple[str, ...]] = {}
+    contents: dict[str, Content] = {}
     for instance, fetched in fetch_ahead(group):
         try:
-            contents[instance.url] = guard(_content, instance, fetched)
+            data = guard(read_source, instance, fetched)
+            contents[instance.url] = read(instance, data)
         except InputError as error:
             unfit.append(make_verdict(instance, "resolve", error.code, error.reason))
     left = [instance for instance in group if instance.url in contents]
@@ -168,9 +219,19 @@ def resolve_group(group: Sequence[Instance]) -> list[Verdict]:
     return unfit + decided
 
 
-def _content(instance: Instance, fetched: Callable[[], bytes]) -> tuple[str, ...]:
+def _read_here(instance: Instance, data: bytes) -> Content:
+    return guard(_content, instance, data)
+
+
+def _read_apart(cell: Cell, instance: Instance, data: bytes) -> Content:
+    rows, columns = instance.shape
+    pixel_bytes = rows * columns * instance.number_of_frames * 4
+    return cell.call(_content, instance, data, nbytes=instance.size + pixel_bytes)
+
+
+def _content(instance: Instance, data: bytes) -> Content:
     """Return what makes two copies the same: decoded pixels, place and scale."""
-    dataset = read_dataset(instance, fetched)
+    dataset = header.read_dataset(data)
     frames = pixels.decode_frames(dataset)
     digest = hashlib.blake2b(frames.tobytes(), digest_size=16)
     told = (
@@ -188,7 +249,7 @@ def make_verdict(
 ) -> Verdict:
     """Return a verdict on the present state of one file."""
     text = reason or CODES[code]
-    return Verdict(file.url, file.size, file.token, stage, code, text)
+    return Verdict(file.url, file.size, file.token, stage, code, text, file.etag)
 
 
 def fetch_ahead(
@@ -203,10 +264,8 @@ def fetch_ahead(
     )
 
 
-def read_dataset(
-    file: Instance | PlannedFrame, fetched: Callable[[], bytes]
-) -> Dataset:
-    """Return the dataset of a file that is still as it was indexed.
+def read_source(file: Instance | PlannedFrame, fetched: Callable[[], bytes]) -> bytes:
+    """Return the bytes of a file that is still as it was listed.
 
     Parameters
     ----------
@@ -219,12 +278,30 @@ def read_dataset(
         `source-changed` if it is not.
     """
     data = fetched()
-    if len(data) != file.size or not is_unchanged(file.url, file.size, file.token):
+    is_same = len(data) == file.size and (
+        _is_digest(data, listed_etag(file)) or is_unchanged(file)
+    )
+    if not is_same:
         raise InputError("source-changed")
-    return header.read_dataset(data)
+    return data
 
 
-def is_unchanged(url: str, size: int, token: str) -> bool:
-    """Return whether a file is there, as far as can be told in the state indexed."""
-    found = storage.describe(url)
-    return found.size == size and token in ("", found.etag)
+def listed_etag(file: Instance | PlannedFrame | Verdict) -> str:
+    """Return the etag that tells a file's state; empty where none was kept."""
+    return file.token or file.etag
+
+
+def _is_digest(data: bytes, etag: str) -> bool:
+    """Return whether the etag of an object is the MD5 of what was read of it.
+
+    It is for what an object store was given in one piece; no request is needed then.
+    """
+    if not MD5_ETAG.fullmatch(etag):
+        return False
+    return hashlib.md5(data, usedforsecurity=False).hexdigest() == etag.strip('"')
+
+
+def is_unchanged(file: Instance | PlannedFrame | Verdict) -> bool:
+    """Return whether a file is there, as far as can be told in the state listed."""
+    found = storage.describe(file.url)
+    return found.size == file.size and listed_etag(file) in ("", found.etag)

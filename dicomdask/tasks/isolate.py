@@ -1,0 +1,190 @@
+"""Isolate: call a function on one input in a process apart, which it may end.
+
+One process is started, and forks for each call: a call that crashes, hangs or takes too
+much memory ends its fork and nothing else. What is called and what comes back go over a
+pipe of the two processes; nothing identified is in a command line, an environment, a
+log or a core dump.
+"""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+from dicomdask.errors import DicomDaskError, InputError, StoreError
+from dicomdask.tasks.barrier import guard, quiet
+
+Result = TypeVar("Result")
+
+START_SECONDS: Final = 120
+CALL_SECONDS: Final = 60
+BYTES_PER_SECOND: Final = 500_000
+"""A call that takes so long, and longer than its bytes explain, counts as crashed."""
+SPARE_BYTES: Final = 1 << 30
+"""What memory a call may take besides many times its bytes."""
+
+START: Final = "from dicomdask.tasks.isolate import main; main()"
+DIED: Final = "died"
+NO_PROCESS: Final = (
+    "no process can be started to decode in apart from others; see that a worker may "
+    "start Python and that its limits on processes and memory are not reached, then "
+    "run again"
+)
+
+
+class Cell:
+    """A process apart, started at the first call and ended with the block.
+
+    Parameters
+    ----------
+    warm, *args
+        A function that the process calls once, so that its forks need not.
+    """
+
+    def __init__(self, warm: Callable[..., object], *args: Any) -> None:
+        self._warm = (warm, args)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Connection[Any, Any] | None = None
+
+    def __enter__(self) -> "Cell":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def call(
+        self, function: Callable[..., Result], *args: Any, nbytes: int = 0
+    ) -> Result:
+        """Call a function on one input, twice if its process dies.
+
+        Parameters
+        ----------
+        function
+            A function of a module, called through the barrier.
+        nbytes
+            About how many bytes it reads and makes: they bound its time and memory.
+
+        Raises
+        ------
+        InputError
+            With the function's own code, or `decoder-crash`.
+        StoreError
+            If no process can be started.
+        """
+        for _ in range(2):
+            answer = self._ask((function, args, nbytes))
+            if isinstance(answer, DicomDaskError):
+                raise answer
+            if answer != DIED:
+                found: Result = answer[0]
+                return found
+        raise InputError("decoder-crash")
+
+    def _ask(self, request: Any) -> Any:
+        pipe = self._pipe or self._start()
+        try:
+            pipe.send(request)
+            return pipe.recv()
+        except (EOFError, ConnectionError):
+            self._stop()
+            return DIED
+
+    def _start(self) -> "Connection[Any, Any]":
+        try:
+            return self._start_process()
+        except (OSError, EOFError):  # and what the pipe of a dead process raises
+            self._stop()
+            raise StoreError(NO_PROCESS) from None
+
+    def _start_process(self) -> "Connection[Any, Any]":
+        self._pipe, theirs = Pipe()
+        places = os.pathsep.join(path for path in sys.path if path)
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
+                [sys.executable, "-P", "-c", START, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": places},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # decoders say there what they see
+                stderr=subprocess.DEVNULL,
+            )
+        self._pipe.send(self._warm)
+        if not self._pipe.poll(START_SECONDS):
+            raise TimeoutError
+        self._pipe.recv()
+        return self._pipe
+
+    def _stop(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._pipe = self._process = None
+
+
+# --- the other side -----------------------------------------------------------
+
+
+def main() -> None:
+    """Answer over the pipe that the command line names by its number."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump would hold the input
+    with quiet(), Connection(int(sys.argv[1])) as pipe:
+        _serve(pipe)
+
+
+def _serve(pipe: "Connection[Any, Any]") -> None:
+    """Answer calls, each in a fork, until the pipe closes."""
+    warm, args = pipe.recv()
+    warm(*args)
+    pipe.send(True)
+    while True:
+        try:
+            function, args, nbytes = pipe.recv()
+        except EOFError:
+            return
+        try:
+            child = os.fork()
+        except OSError:
+            pipe.send(StoreError(NO_PROCESS))
+            continue
+        if not child:
+            _answer(pipe, function, args, nbytes)
+        if os.waitpid(child, 0)[1]:
+            pipe.send(DIED)
+
+
+def _answer(
+    pipe: "Connection[Any, Any]", function: Callable[..., Any], args: Any, nbytes: int
+) -> NoReturn:
+    """Answer one call, and end this process whatever happens."""
+    status = 1
+    try:
+        _bound(nbytes)
+        try:
+            answer: Any = (guard(function, *args),)
+        except InputError as error:
+            answer = error
+        pipe.send(answer)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _bound(nbytes: int) -> None:
+    """Bound the time and, where the system tells how much is used, the memory."""
+    signal.alarm(CALL_SECONDS + nbytes // BYTES_PER_SECOND)
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        used = int(statm.read_text().split()[0]) * resource.getpagesize()
+        limit = used + SPARE_BYTES + 16 * nbytes
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
