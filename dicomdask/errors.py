@@ -94,6 +94,10 @@ class PlanError(DicomDaskError, ValueError):
     """A plan, a receipt or an option cannot be used."""
 
 
+class ClusterError(DicomDaskError, RuntimeError):
+    """The scheduler is gone, or workers keep dying; what has a receipt is kept."""
+
+
 class OptionError(PlanError):
     """An option cannot be used; a command ends with the exit code of wrong usage."""
 

@@ -7,7 +7,10 @@ the graph, and its keys name functions and numbers only.
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +23,7 @@ from dask.utils import parse_bytes
 from distributed.deploy.subprocess import SubprocessWorker
 
 from dicomdask import storage, tables
-from dicomdask.errors import OptionError, PlanError
+from dicomdask.errors import ClusterError, DicomDaskError, OptionError, PlanError
 from dicomdask.model import Instance, column_name
 from dicomdask.tasks import encode, index, planning, resolve
 
@@ -31,6 +34,10 @@ FILES_PER_PARTITION: Final = 256
 ANY_PORT: Final = {"dashboard_address": ":0"}
 """Any free port: two runs on one machine do not warn of each other."""
 LOCAL_SCHEDULERS: Final = ("synchronous", "threads", "processes")
+LOSSES: Final = 30
+"""How many workers may die over one partition before a run ends. A crashing decoder
+kills two: the third attempt goes apart. The others are for what kills from outside."""
+REPAIR_SECONDS: Final = 5.0
 
 
 # --- wiring -------------------------------------------------------------------
@@ -143,14 +150,16 @@ class Runner:
         """Return how many tasks run at once."""
         if isinstance(self._scheduler, str):
             return 1 if self._scheduler == "synchronous" else int(CPU_COUNT)
-        return int(max(1, sum(self._scheduler.nthreads().values())))
+        with _answering(self._scheduler):
+            return int(max(1, sum(self._scheduler.nthreads().values())))
 
     @property
     def task_memory(self) -> int | None:
         """Return the bytes that one task may take now; None where nothing limits it."""
         if isinstance(self._scheduler, str):
             return int(distributed.system.MEMORY_LIMIT) // self.n_workers
-        workers = self._scheduler.scheduler_info(n_workers=-1)["workers"].values()
+        with _answering(self._scheduler):
+            workers = self._scheduler.scheduler_info(n_workers=-1)["workers"].values()
         limits = [
             int(worker["memory_limit"]) // int(worker["nthreads"])
             for worker in workers
@@ -169,16 +178,67 @@ class Runner:
         step = 1 if self._scheduler == "synchronous" else 4 * self.n_workers
         for start in range(0, len(parts), step):
             some = parts[start : start + step]
-            for result in dask.compute(*some, scheduler=self._scheduler):
+            for result in self._compute(some):
                 yield from result
+
+    def _compute(self, parts: Sequence[Any]) -> Sequence[Any]:
+        """Compute partitions here; start over where a process of the pool died."""
+        for _ in range(LOSSES * len(parts)):
+            try:
+                return tuple(dask.compute(*parts, scheduler=self._scheduler))
+            except BrokenProcessPool:
+                continue
+        raise ClusterError(WORKERS_DIE)
 
     @staticmethod
     def _run_distributed(bag: db.Bag, client: distributed.Client) -> Iterator[Any]:
-        futures = client.compute(bag.to_delayed())
-        done = distributed.as_completed(futures, loop=client.loop, with_results=True)
+        with _answering(client):
+            futures = client.compute(bag.to_delayed())
+        done = distributed.as_completed(
+            futures, loop=client.loop, with_results=True, raise_errors=False
+        )
+        retries: Counter[Any] = Counter()
         for future, result in done:
-            yield from result
-            future.release()
+            if future.status == "finished":
+                yield from result
+                future.release()
+                continue
+            if future.status != "error":  # cancelled: the scheduler forgot it
+                raise ClusterError(_gone(client))
+            error = result[1]
+            if not isinstance(error, distributed.KilledWorker):
+                raise error
+            if retries[future.key] == LOSSES:
+                raise ClusterError(WORKERS_DIE)
+            retries[future.key] += 1
+            with _answering(client):
+                future.retry()
+            done.add(future)
+
+
+WORKERS_DIE: Final = (
+    "workers keep dying over one and the same piece of work; what is done is kept: see "
+    "that they have the memory and the time they need, then run the same command again"
+)
+
+
+def _gone(client: distributed.Client) -> str:
+    address = client.scheduler.address if client.scheduler else "its address"
+    return (
+        f"the scheduler at {address} is gone; what is done is kept, run the same "
+        "command again"
+    )
+
+
+@contextmanager
+def _answering(client: distributed.Client) -> Iterator[None]:
+    """Say clearly that the scheduler is gone where it does not answer."""
+    try:
+        yield
+    except (OSError, CancelledError, RuntimeError) as error:
+        if isinstance(error, DicomDaskError):
+            raise
+        raise ClusterError(_gone(client)) from None
 
 
 @contextmanager
@@ -249,7 +309,13 @@ def _local_cluster(memory: str | None) -> Iterator[distributed.Client]:
     }
     scheduler = {
         "cls": distributed.Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, **ANY_PORT},
+        "options": {
+            "host": "127.0.0.1",
+            "port": 0,
+            "dashboard": False,
+            "allowed_failures": LOSSES,
+            **ANY_PORT,
+        },
     }
     with (
         distributed.SpecCluster(

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,6 +39,26 @@ NO_PROCESS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Bounds:
+    """What one call may take: time, and memory besides what is taken already."""
+
+    seconds: int
+    nbytes: int
+
+    def set(self) -> None:
+        """Bound this process."""
+        signal.alarm(self.seconds)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        statm = Path("/proc/self/statm")
+        if statm.exists():  # elsewhere nothing tells cheaply what is taken
+            used = int(statm.read_text().split()[0]) * resource.getpagesize()
+            limit = used + self.nbytes
+            if hard != resource.RLIM_INFINITY:
+                limit = min(limit, hard)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
 class Cell:
     """A process apart, started at the first call and ended with the block.
 
@@ -45,10 +66,15 @@ class Cell:
     ----------
     warm, *args
         A function that the process calls once, so that its forks need not.
+    seconds
+        How long a call may take, besides what its bytes explain.
     """
 
-    def __init__(self, warm: Callable[..., object], *args: Any) -> None:
+    def __init__(
+        self, warm: Callable[..., object], *args: Any, seconds: int = CALL_SECONDS
+    ) -> None:
         self._warm = (warm, args)
+        self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any] | None = None
 
@@ -77,8 +103,11 @@ class Cell:
         StoreError
             If no process can be started.
         """
+        bounds = _Bounds(
+            self._seconds + nbytes // BYTES_PER_SECOND, SPARE_BYTES + 16 * nbytes
+        )
         for _ in range(2):
-            answer = self._ask((function, args, nbytes))
+            answer = self._ask((function, args, bounds))
             if isinstance(answer, DicomDaskError):
                 raise answer
             if answer != DIED:
@@ -146,7 +175,7 @@ def _serve(pipe: "Connection[Any, Any]") -> None:
     pipe.send(True)
     while True:
         try:
-            function, args, nbytes = pipe.recv()
+            function, args, bounds = pipe.recv()
         except EOFError:
             return
         try:
@@ -155,18 +184,21 @@ def _serve(pipe: "Connection[Any, Any]") -> None:
             pipe.send(StoreError(NO_PROCESS))
             continue
         if not child:
-            _answer(pipe, function, args, nbytes)
+            _answer(pipe, function, args, bounds)
         if os.waitpid(child, 0)[1]:
             pipe.send(DIED)
 
 
 def _answer(
-    pipe: "Connection[Any, Any]", function: Callable[..., Any], args: Any, nbytes: int
+    pipe: "Connection[Any, Any]",
+    function: Callable[..., Any],
+    args: Any,
+    bounds: _Bounds,
 ) -> NoReturn:
     """Answer one call, and end this process whatever happens."""
     status = 1
     try:
-        _bound(nbytes)
+        bounds.set()
         try:
             answer: Any = (guard(function, *args),)
         except InputError as error:
@@ -175,16 +207,3 @@ def _answer(
         status = 0
     finally:
         os._exit(status)
-
-
-def _bound(nbytes: int) -> None:
-    """Bound the time and, where the system tells how much is used, the memory."""
-    signal.alarm(CALL_SECONDS + nbytes // BYTES_PER_SECOND)
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        used = int(statm.read_text().split()[0]) * resource.getpagesize()
-        limit = used + SPARE_BYTES + 16 * nbytes
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
