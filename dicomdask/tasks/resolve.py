@@ -8,7 +8,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
-from pydicom import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
