@@ -7,10 +7,17 @@ if TYPE_CHECKING:
     from dicomdask.dataset import open_dataset
     from dicomdask.pipeline import index_dataframe
     from dicomdask.pipeline import index_sources as index
-    from dicomdask.steps import convert
+    from dicomdask.steps import convert, pseudonymize
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "convert", "index", "index_dataframe", "open_dataset"]
+__all__ = [
+    "__version__",
+    "convert",
+    "index",
+    "index_dataframe",
+    "open_dataset",
+    "pseudonymize",
+]
 
 # Loaded when first used: whoever only reads a dataset needs neither Dask nor pydicom.
 _HOMES: Final = {
@@ -18,6 +25,7 @@ _HOMES: Final = {
     "index": ("dicomdask.pipeline", "index_sources"),
     "index_dataframe": ("dicomdask.pipeline", "index_dataframe"),
     "open_dataset": ("dicomdask.dataset", "open_dataset"),
+    "pseudonymize": ("dicomdask.steps", "pseudonymize"),
 }
 
 

@@ -6,7 +6,7 @@ Nothing that a commit names ever changes, so a reader of an old commit reads old
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -121,7 +121,18 @@ def read_rows(store: str, commit: Commit, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def read_part(store: str, part: TablePart) -> tables.Table:
+def read_columns(
+    store: str, commit: Commit, name: str, columns: Sequence[str]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield columns of one table of a commit, row by row; see `read_table`."""
+    for part in commit.tables.get(name, ()):
+        table = read_part(store, part, columns=columns)
+        yield from zip(*(table[one].to_pylist() for one in columns), strict=True)
+
+
+def read_part(
+    store: str, part: TablePart, *, columns: Sequence[str] | None = None
+) -> tables.Table:
     """Return one part of a table; raise ReadError if it is missing or damaged."""
     try:
         data = storage.read(storage.join(store, part.path))
@@ -135,7 +146,7 @@ def read_part(store: str, part: TablePart) -> tables.Table:
             f"{part.path} in {store} is damaged (its digest is not the commit's); "
             "restore it, or convert again from the sources"
         )
-    return tables.from_parquet(data)
+    return tables.from_parquet(data, columns)
 
 
 @dataclass(frozen=True, slots=True)

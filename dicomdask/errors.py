@@ -102,6 +102,10 @@ class OptionError(PlanError):
     """An option cannot be used; a command ends with the exit code of wrong usage."""
 
 
+class TableError(DicomDaskError, ValueError):
+    """A table of labels cannot be read; rows are named by number."""
+
+
 class PolicyError(DicomDaskError, ValueError):
     """A policy cannot be read, or a key is missing or too short."""
 

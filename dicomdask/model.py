@@ -107,6 +107,15 @@ class Instance:
         return (self.rows or 0, self.columns or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class PatientStudy:
+    """Whose study it is: some fields of an instance (identified)."""
+
+    patient_id: str | None
+    issuer_of_patient_id: str | None
+    study_instance_uid: str
+
+
 OWN_FIELDS: Final = frozenset(
     {
         "url",

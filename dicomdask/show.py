@@ -8,6 +8,7 @@ from typing import Any
 from dicomdask import plan
 from dicomdask.commits import Commit
 from dicomdask.errors import CODES
+from dicomdask.sheets import Join, Ranges, n_rows
 from dicomdask.verify import Report
 
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -128,4 +129,40 @@ def verify_text(report: Report) -> str:
         lines.append(f"{report.n_unavailable} frames read, their sources are not here")
     n_problems = len(report.problems)
     lines.append("all is as it should be" if not n_problems else f"{n_problems} wrong")
+    return "\n".join(lines)
+
+
+def ranges_text(ranges: Ranges, *, at_most: int = 20) -> str:
+    """Return row numbers as people write them: `5, 17, 20-24`; many are cut."""
+    shown = [str(a) if a == b else f"{a}-{b}" for a, b in ranges[:at_most]]
+    left = n_rows(ranges[at_most:])
+    more = [f"and {left:,} more rows (--json lists them all)"] if left else []
+    return ", ".join([*shown, *more])
+
+
+def join_document(join: Join) -> dict[str, Any]:
+    """Return what `pseudonymize --json` prints."""
+    return asdict(join)
+
+
+def join_text(join: Join) -> str:
+    """Return what `pseudonymize` prints: counts and row numbers, never a value."""
+    lines = [f"{join.output}: {join.n_rows:,} rows, policy {join.policy}"]
+    n_unmatched = join.n_rows - join.n_matched
+    if join.commit is None:
+        place = "no store yet" if join.store is None else f"no commit in {join.store}"
+        lines.append(f"nothing can be matched: {place}")
+    elif n_unmatched:
+        lines.append(
+            f"{join.n_rows:,} rows: {join.n_matched:,} match, {n_unmatched:,} do not: "
+            f"rows {ranges_text(join.unmatched)}"
+        )
+    else:
+        lines.append(f"{join.n_rows:,} rows: all match commit {join.commit}")
+    if join.emptied:
+        lines.append(
+            f"{n_rows(join.emptied):,} rows with a value that was left out, since the "
+            "policy does not let it pass or its patient is unclear: rows "
+            f"{ranges_text(join.emptied)}"
+        )
     return "\n".join(lines)

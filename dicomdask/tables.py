@@ -221,7 +221,7 @@ def records_from_parquet(record: type[Row], data: bytes) -> list[Row]:
     ReadError
         If the bytes are damaged.
     """
-    table = from_parquet(data)
+    table = from_parquet(data, record_schema(record).names)
     optional = _optional_fields(record) - set(table.column_names)
     names = [n for n in record_schema(record).names if n not in optional]
     columns = [_tuples(table[name].to_pylist()) for name in names]
@@ -243,6 +243,13 @@ def _tuples(values: list[Any]) -> list[Any]:
 def is_list(keyword: str) -> bool:
     """Return whether the column of an attribute holds all its values."""
     return bool(pa.types.is_list(VOLUME_ATTRIBUTES.get(keyword, pa.string())))
+
+
+def is_text(keyword: str) -> bool:
+    """Return whether an attribute is a column of text in volumes or instances."""
+    instances = dict(zip(INSTANCES.names, INSTANCES.types, strict=True))
+    found = (instances | VOLUME_ATTRIBUTES).get(keyword, pa.null())
+    return bool(pa.types.is_string(found))
 
 
 def to_table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -16,7 +16,7 @@
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -26,6 +26,7 @@ from dicomdask.model import (
     FORMAT,
     Instance,
     Outcome,
+    PatientStudy,
     Receipt,
     Settings,
     SourceFile,
@@ -174,6 +175,13 @@ class Work:
     def write_bucket(self, bucket: str, part: str, rows: Sequence[Instance]) -> None:
         """Write the instances that one manifest part adds to one bucket."""
         self._write(Instance, rows, "index", bucket, f"{part}.parquet")
+
+    def read_patients(self) -> Iterator[PatientStudy]:
+        """Yield whose studies are in the index, one bucket's part at a time."""
+        for bucket in self.bucket_names():
+            for part in self._stems("index", bucket):
+                names = ("index", bucket, f"{part}.parquet")
+                yield from set(self._read(PatientStudy, *names))
 
     def bucket_names(self) -> list[str]:
         """Return the names of the buckets that hold instances."""

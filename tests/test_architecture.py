@@ -17,6 +17,7 @@ FLOORS = {
         "layout",
         "pixels",
         "policy",
+        "sheets",
         "shards",
         "storage",
         "tables",

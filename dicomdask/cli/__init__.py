@@ -5,11 +5,12 @@ from typing import Final
 import click
 
 import dicomdask
-from dicomdask.cli import look, run
+from dicomdask.cli import labels, look, run
 
 COMMANDS: Final = (
     *(run.convert, run.index, run.plan, run.encode, run.commit),
     *(look.info, look.verify, look.demo),
+    labels.pseudonymize,
 )
 
 

@@ -1,5 +1,6 @@
 """Apply a policy to a header: identified in, de-identified out, or nothing."""
 
+from dicomdask.deid.cells import to_header
 from dicomdask.deid.clean import clean_header
 from dicomdask.deid.document import header_json
 from dicomdask.deid.rules import accession_pseudonym, patient_pseudonym, replace_uid
@@ -10,4 +11,5 @@ __all__ = [
     "header_json",
     "patient_pseudonym",
     "replace_uid",
+    "to_header",
 ]

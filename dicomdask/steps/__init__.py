@@ -4,6 +4,7 @@ Each reads and writes the work directory, so a step that was cut off is simply r
 again: it does what has no receipt yet. Nothing here touches an input; the tasks do.
 """
 
+from dicomdask.steps.labels import pseudonymize
 from dicomdask.steps.session import Progress, Session, default_work, open_session
 from dicomdask.steps.stages import (
     Summary,
@@ -31,6 +32,7 @@ __all__ = [
     "make_plan",
     "open_session",
     "prepare",
+    "pseudonymize",
     "require_dataset",
     "set_target",
 ]

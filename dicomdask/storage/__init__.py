@@ -37,6 +37,7 @@ __all__ = [
     "is_file",
     "is_local",
     "is_openable",
+    "is_same",
     "join",
     "list_below",
     "list_files",
@@ -144,6 +145,13 @@ def exists(url: str) -> bool:
 def is_file(url: str) -> bool:
     """Return whether an object, and not a folder, is there."""
     return bool(_at(url).is_file(url))
+
+
+def is_same(one: str, other: str) -> bool:
+    """Return whether two URLs are one object; links of this machine are followed."""
+    if is_local(one) and is_local(other):
+        return local.real_path(one) == local.real_path(other)
+    return one == other
 
 
 # --- write --------------------------------------------------------------------

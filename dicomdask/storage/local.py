@@ -131,6 +131,11 @@ def is_file(url: str) -> bool:
     return os.path.isfile(decode_path(url))
 
 
+def real_path(url: str) -> str:
+    """Return the path of a file after all links."""
+    return os.path.realpath(decode_path(url))
+
+
 # --- write --------------------------------------------------------------------
 
 
