@@ -207,12 +207,12 @@ def _not_csv(table: str, number: int) -> TableError:
 
 
 class SheetWriter:
-    """Rows as the bytes of a CSV file in UTF-8."""
+    """Rows as the bytes of a CSV file in UTF-8, lines ended as RFC 4180 has it."""
 
     def __init__(self, delimiter: str) -> None:
         self._bytes = io.BytesIO()
         self._text = io.TextIOWrapper(self._bytes, encoding="utf-8", newline="")
-        self._writer = csv.writer(self._text, delimiter=delimiter, lineterminator="\n")
+        self._writer = csv.writer(self._text, delimiter=delimiter)
 
     def add(self, cells: Sequence[str]) -> None:
         """Add a row; without cells, a blank line."""

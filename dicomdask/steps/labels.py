@@ -90,7 +90,7 @@ def pseudonymize(
     names = _by_keyword(columns)
     check_keywords(names, policy)
     source, target = (storage.resolve(url) for url in (table, output))
-    _check_output(source, target, overwrite=overwrite)
+    _check_output(source, target, job.store, overwrite=overwrite)
     asks = PATIENT in names and ISSUER not in names and policy.name != "none"
     issuers = read_issuers(directory) if asks else None
     kept = None if keep_all else _check_keep(keep, names)
@@ -157,9 +157,16 @@ def _check_keep(keep: Sequence[str], names: Mapping[str, str]) -> frozenset[str]
     return frozenset(keep)
 
 
-def _check_output(source: str, target: str, *, overwrite: bool) -> None:
+def _check_output(
+    source: str, target: str, store: str | None, *, overwrite: bool
+) -> None:
     if storage.is_same(source, target):
         raise OptionError("the output is the table itself; give another --output")
+    if store is not None and target.startswith(storage.join(store, "")):
+        raise OptionError(
+            "the output lies inside the dataset, which holds nothing that identifies; "
+            "give another --output"
+        )
     if not overwrite and storage.exists(target):
         raise OptionError(f"{target} exists; give another --output, or --overwrite")
 
