@@ -464,6 +464,18 @@ def test_nothing_is_overwritten_in_silence(store, tmp_path):
         dicomdask.pseudonymize(str(table), str(store / "labels.csv"), **options)
 
 
+def test_an_output_that_appears_meanwhile_stays(store, tmp_path, monkeypatch):
+    table = write_csv(tmp_path / "t.csv", [{"PatientID": "PAT0001"}])
+    other = tmp_path / "o.csv"
+    other.write_text("mine")
+    monkeypatch.setattr(storage, "exists", lambda url: url != str(other))
+    with pytest.raises(OptionError, match="exists; give another"):
+        dicomdask.pseudonymize(
+            str(table), str(other), columns=["PatientID"], work=f"{store}.work"
+        )
+    assert other.read_text() == "mine"
+
+
 def test_a_damaged_table_leaves_no_output(store, tmp_path):
     table = tmp_path / "t.csv"
     table.write_bytes(b"PatientID\nPAT0001\nQMARK\xff\n")
