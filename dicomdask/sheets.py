@@ -154,7 +154,7 @@ def _first_record(texts: Iterator[str]) -> str:
     record = ""
     for text in texts:
         record += text
-        if record.count('"') % 2 == 0:
+        if record.count('"') % 2 == 0 or len(record) > csv.field_size_limit():
             break
     return record
 
@@ -166,7 +166,7 @@ def _records(text: str, delimiter: str) -> list[Cells]:
 
 def _fitness(text: str, delimiter: str, wanted: Collection[str]) -> tuple[int, int]:
     try:
-        cells = [cell.strip() for cell in chain(*_records(text, delimiter))]
+        cells = [cell.strip() for cell in chain(*_records(text, delimiter)[:1])]
     except csv.Error:
         return (0, 0)
     return (sum(name in cells for name in wanted), len(cells))

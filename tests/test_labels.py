@@ -118,7 +118,7 @@ def header_values(cells, policy, key):
     }
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(POLICIES),
     st.fixed_dictionaries(

@@ -6,7 +6,7 @@ import traceback
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomdask import sheets
@@ -17,11 +17,14 @@ ROWS = st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=6)
 
 
 def read(data, wanted=("PatientID",)):
-    lines = io.BytesIO(data if isinstance(data, bytes) else data.encode())
+    lines = sheets.split_lines(
+        io.BytesIO(data if isinstance(data, bytes) else data.encode())
+    )
     sheet = sheets.read_sheet(lines, table="t.csv", wanted=wanted)
     return sheet, list(sheet.rows)
 
 
+@settings(deadline=None)
 @given(ROWS, st.sampled_from(sheets.DELIMITERS), st.booleans())
 def test_cells_come_out_as_they_went_in(rows, delimiter, marked):
     stream = io.StringIO(newline="")
@@ -71,8 +74,10 @@ def test_rows_are_numbered_as_a_spreadsheet_shows_them():
         (b'PatientID\n1\n"QMARK', TableError, "row 3 of t.csv cannot be read as"),
         (b'PatientID\n"QMARK"x\n', TableError, "row 2 of t.csv cannot be read as"),
         ("PatientID\nQMARK\n".encode("utf-16"), TableError, "row 1 of t.csv is not"),
+        (b'PatientID,"\n' + b"QMARK\n" * 200_000, OptionError, "row 1 of t.csv, its"),
         (b"PatientID\n" + b"QMARK" * 40_000, TableError, "row 2 of t.csv cannot be"),
     ],
+    ids=range(11),
 )
 def test_what_is_damaged_is_named_by_row(data, error, says):
     with pytest.raises(error) as caught:
@@ -83,12 +88,23 @@ def test_what_is_damaged_is_named_by_row(data, error, says):
     assert "0xff" not in shown
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(1, 60)))
 def test_ranges_hold_the_numbers(numbers):
     ranges = sheets.to_ranges(numbers)
     assert [n for a, b in ranges for n in range(a, b + 1)] == sorted(numbers)
     assert all(b[0] > a[1] + 1 for a, b in pairwise(ranges))
     assert sheets.n_rows(ranges) == len(numbers)
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([b"a", b"bcd", b"\n", b"\r\n"])), st.integers(1, 5))
+def test_lines_are_those_of_the_file(parts, piece_bytes):
+    data = b"".join(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sheets, "PIECE_BYTES", piece_bytes)
+        found = list(sheets.split_lines(io.BytesIO(data)))
+    assert found == list(io.BytesIO(data))
 
 
 def test_names_in_a_list():
