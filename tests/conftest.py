@@ -1,5 +1,6 @@
 """Fixtures, grouped.
 
+Length: `full` (the option --full).
 Keys: `no_key` (always: the environment names no key), `key_file`, `key` (its content).
 Sources: `data` (real files, the folder DICOMDASK_TEST_DATA), `series` (5 made slices).
 Datasets: `convert` (in this process, with the fixed key), `store` (of `series`),
@@ -25,6 +26,17 @@ DATA_VARIABLE = "DICOMDASK_TEST_DATA"
 pytest_plugins = ["tests.servers.fixtures"]
 
 Convert = Callable[..., Summary]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--full`: the long form of tests that have one."""
+    parser.addoption("--full", action="store_true", help="run tests in their long form")
+
+
+@pytest.fixture(scope="session")
+def full(pytestconfig: pytest.Config) -> bool:
+    """Return whether tests run in their long form."""
+    return bool(pytestconfig.getoption("--full"))
 
 
 @pytest.fixture(autouse=True)

@@ -94,7 +94,7 @@ def patch_pixels(pixels, faults):
     decode = pixels.decode_frames
 
     def call(dataset):
-        note(faults, f"decode {dataset.SOPInstanceUID}")
+        note(faults, f"decode {dataset.SOPInstanceUID} {os.getpid()}")
         time.sleep(faults.seconds)
         if faults.crash and dataset.get("PatientComments") == MARK:
             CRASHES[faults.crash]()
@@ -107,7 +107,13 @@ def allocate():
     """Take memory until something stops it."""
     kept = []
     while True:
-        kept.append(bytearray(64 << 20))
+        kept.append(b"\1" * (32 << 20))
+        time.sleep(0.02)
+
+
+def crash(name):
+    """Crash as a name says."""
+    CRASHES[name]()
 
 
 CRASHES = {

@@ -41,7 +41,10 @@ def wait(child, seconds):
         if found:
             return status
         time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except ProcessLookupError:  # it has not made its group yet
+        os.kill(child, signal.SIGKILL)
     return os.waitpid(child, 0)[1]
 
 
