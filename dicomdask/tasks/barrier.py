@@ -5,6 +5,7 @@ and nothing else; their warnings and logs, which hold values, are dropped.
 """
 
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,20 +18,57 @@ Result = TypeVar("Result")
 NOISY_LOGGERS: Final = ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle", "jpeg_ls")
 
 
+class _Silence:
+    """Keeps warnings and logs away while anyone is in it, in whatever thread.
+
+    Both are states of the whole process, so the first who comes in sets them and the
+    last who leaves restores them. A level holds for the loggers below as well, also for
+    those that are made later; switching a logger off holds for itself only.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._levels: list[int] = []
+        self._warnings = warnings.catch_warnings()
+
+    def enter(self) -> None:
+        with self._lock:
+            self._n_inside += 1
+            if self._n_inside > 1:
+                return
+            self._levels = [logger.level for logger in _noisy()]
+            for logger in _noisy():
+                logger.setLevel(logging.CRITICAL + 1)
+            self._warnings = warnings.catch_warnings()
+            self._warnings.__enter__()
+            warnings.simplefilter("ignore")
+
+    def leave(self) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if self._n_inside:
+                return
+            self._warnings.__exit__(None, None, None)
+            for logger, level in zip(_noisy(), self._levels, strict=True):
+                logger.setLevel(level)
+
+
+def _noisy() -> list[logging.Logger]:
+    return [logging.getLogger(name) for name in NOISY_LOGGERS]
+
+
+_SILENCE: Final = _Silence()
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Drop the warnings and logs of DICOM libraries: their messages hold values."""
-    noisy = [logging.getLogger(name) for name in NOISY_LOGGERS]
-    before = [logger.disabled for logger in noisy]
-    for logger in noisy:
-        logger.disabled = True
+    _SILENCE.enter()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        for logger, state in zip(noisy, before, strict=True):
-            logger.disabled = state
+        _SILENCE.leave()
 
 
 def guard(function: Callable[..., Result], *args: Any) -> Result:
