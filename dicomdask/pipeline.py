@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +20,7 @@ import dask.bag as db
 import distributed
 from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
+from distributed.client import ClosedClientError
 from distributed.deploy.subprocess import SubprocessWorker
 
 from dicomdask import storage, tables
@@ -37,7 +38,9 @@ LOCAL_SCHEDULERS: Final = ("synchronous", "threads", "processes")
 LOSSES: Final = 30
 """How many workers may die over one partition before a run ends. A crashing decoder
 kills two: the third attempt goes apart. The others are for what kills from outside."""
-REPAIR_SECONDS: Final = 5.0
+NO_ANSWER: Final = (OSError, CancelledError, RuntimeError, ClosedClientError)
+"""What a call of a client raises whose scheduler is gone."""
+CLOSE_SECONDS: Final = 5
 
 
 # --- wiring -------------------------------------------------------------------
@@ -235,7 +238,7 @@ def _answering(client: distributed.Client) -> Iterator[None]:
     """Say clearly that the scheduler is gone where it does not answer."""
     try:
         yield
-    except (OSError, CancelledError, RuntimeError) as error:
+    except NO_ANSWER as error:
         if isinstance(error, DicomDaskError):
             raise
         raise ClusterError(_gone(client)) from None
@@ -272,8 +275,23 @@ def open_runner(
         with _local_cluster(memory) as client:
             yield Runner(client)
         return
-    with _connect(scheduler) as client:
+    with _connect(scheduler) as client, _ended_quietly(client):
         yield Runner(client)
+
+
+@contextmanager
+def _ended_quietly(client: distributed.Client) -> Iterator[None]:
+    """Close a client whose scheduler is gone without its tracebacks.
+
+    It goes on trying in a thread of its own, and logs there what one line says.
+    """
+    try:
+        yield
+    except ClusterError:
+        logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
+        with suppress(*NO_ANSWER):
+            client.close(timeout=CLOSE_SECONDS)
+        raise
 
 
 def current_client() -> distributed.Client | None:
