@@ -2,7 +2,8 @@
 
 import dataclasses
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import pandas as pd
@@ -190,8 +191,13 @@ PART: Final = pa.schema(
 
 def record_schema(record: type) -> pa.Schema:
     """Return the Arrow schema of a frozen dataclass of plain fields and tuples."""
+    return _record_schema(record)
+
+
+@cache
+def _record_schema(record: Hashable) -> pa.Schema:
     hints = get_type_hints(record)
-    fields = dataclasses.fields(record)
+    fields = dataclasses.fields(record)  # type: ignore[arg-type]
     return pa.schema([(field.name, _arrow_type(hints[field.name])) for field in fields])
 
 
