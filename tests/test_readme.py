@@ -101,7 +101,7 @@ def test_an_array_job_encodes_all_pieces(tmp_path, environment):
         dicomdask index {source} --work {work}
         dicomdask plan {tmp_path}/o.zarr --work {work}
         for number in 0 1 2; do
-            SLURM_ARRAY_TASK_ID=$number bash {ROOT}/deploy/array_job.sh {work} 1
+            SLURM_ARRAY_TASK_ID=$number bash {ROOT}/deploy/slurm/array_job.sh {work} 1
         done
         dicomdask commit --work {work}
     """
