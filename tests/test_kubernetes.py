@@ -2,10 +2,8 @@
 
 import copy
 import importlib.util
-import json
 import os
 import re
-import secrets
 import socket
 import subprocess
 import sys
@@ -24,13 +22,15 @@ from click import Context
 from dask.utils import parse_bytes
 
 import dicomdask
+from dicomdask import storage
 from dicomdask.cli import main
-from tests.builders import make_series, write_series
+from tests.builders import make_series, to_bytes
 from tests.conftest import SECRET
 
 FOLDER = Path(__file__).parent.parent / "deploy" / "kubernetes"
 CRDS = "operator/deployment/helm/dask-kubernetes-operator/crds"
 KUBERNETES = "1.32"
+FAST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PAGE = (FOLDER / "README.md").read_text()
 SENT = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "DICOMDASK_KEY"}
 
@@ -101,7 +101,7 @@ def dask_schemas() -> dict[tuple[str, str], Any]:
     assert spec.submodule_search_locations is not None
     schemas = {}
     for path in (Path(spec.submodule_search_locations[0]) / CRDS).glob("*.yaml"):
-        for crd in yaml.safe_load_all(path.read_text()):
+        for crd in yaml.load_all(path.read_text(), FAST):
             kind, group = crd["spec"]["names"]["kind"], crd["spec"]["group"]
             for version in crd["spec"]["versions"]:
                 schema = strict(version["schema"]["openAPIV3Schema"])
@@ -369,19 +369,18 @@ def pods(folder: Path) -> Iterator[Pods]:
         yield Pods(folder, exits)
 
 
-def test_the_manifests_convert_over_tls(tmp_path: Path) -> None:
-    write_series(tmp_path / "src", make_series(5))
-    secret = {"DICOMDASK_KEY": SECRET, "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16)}
-    verb, source, store, _, work, *_ = container("convert")["args"]
-    places = {
-        source: str(tmp_path / "src"),
-        store: str(tmp_path / "o.zarr"),
-        work: str(tmp_path / "work"),
-    }
+def test_the_manifests_convert_from_s3_to_s3_over_tls(s3: str, tmp_path: Path) -> None:
+    for number, ds in enumerate(make_series(5)):
+        storage.write(f"{s3}/export/{number}.dcm", to_bytes(ds))
+    named = {v["name"] for v in container("worker")["env"] if "valueFrom" in v}
+    secret = {name: os.environ[name] for name in named if name in os.environ}
+    secret["DICOMDASK_KEY"] = SECRET
+    _, source, store, _, work, *_ = container("convert")["args"]
+    places = {source: f"{s3}/export", store: f"{s3}/o.zarr", work: f"{s3}/work"}
     with pods(tmp_path) as cluster:
         scheduler = cluster.start("scheduler", {})
         worker = cluster.start("worker", secret)
-        time.sleep(1)
+        wait_for_port(cluster.port)
         job = cluster.start("convert", secret, args=places)
         said = job.communicate(timeout=120)[0]
         assert scheduler.poll() is None
@@ -389,17 +388,28 @@ def test_the_manifests_convert_over_tls(tmp_path: Path) -> None:
         assert_plain_talk_is_refused(cluster.port)
         again = cluster.start("convert", secret, args=places)
         said_again = again.communicate(timeout=60)[0]
-        stranger = cluster.start("convert", {}, args=places)
+        without = {name: secret[name] for name in secret if name != "DICOMDASK_KEY"}
+        stranger = cluster.start("convert", without, args=places)
         said_without_key = stranger.communicate(timeout=60)[0]
     assert job.returncode == 0, said
-    assert verb == "convert"
     assert dicomdask.open_dataset(places[store]).commit.codes == {"stored": 5}
     assert again.returncode == 0, said_again
     assert "nothing new: commit 0 stands" in said_again
-    assert stranger.returncode == 1
+    assert stranger.returncode in (1, 2)
     assert "no key" in said_without_key
-    for text in (said, said_again, said_without_key, json.dumps(manifests())):
-        assert not [value for value in secret.values() if value in text]
+    for text in (said, said_again, said_without_key):
+        assert SECRET not in text
+        assert secret["AWS_SECRET_ACCESS_KEY"] not in text
+
+
+def wait_for_port(port: int, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert time.monotonic() < end, "nobody listens"
+        time.sleep(0.1)
 
 
 def assert_plain_talk_is_refused(port: int) -> None:

@@ -17,12 +17,15 @@ from click.testing import CliRunner
 import dicomdask
 from tests.builders import make_series, write_series
 from tests.conftest import SECRET, Convert
+from tests.faults import run as faults
+from tests.faults.hooks import Faults
 from tests.servers.slurm import Slurm
 
 DEPLOY = Path(__file__).parent.parent / "deploy"
 SUBMIT = DEPLOY / "slurm" / "submit_array.sh"
 CONVERT = DEPLOY / "slurm" / "convert.py"
 CREDENTIAL = "planted-credential-of-an-object-store"
+HOOKED = f"{DEPLOY.parent}:{faults.SITE}"
 N_SERIES, N_SLICES = 12, 30
 
 
@@ -127,11 +130,12 @@ def test_a_cancelled_worker_changes_nothing(
     tmp_path: Path,
 ) -> None:
     store, work = tmp_path / "o.zarr", tmp_path / "work"
+    slow = Faults(str(tmp_path / "decoded"), seconds=0.02)
     words = ["--jobs", "2", "--cores", "1", "--memory", "2500MiB", "--interface", "lo"]
     command = [sys.executable, CONVERT, *words, sources, store, "--work", work]
     with subprocess.Popen(
         list(map(str, command)),
-        env=environment,
+        env=environment | {"PYTHONPATH": HOOKED} | slow.environment(),
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -142,13 +146,14 @@ def test_a_cancelled_worker_changes_nothing(
         scripts = [slurm.run("scontrol", "write", "batch_script", i, "-") for i in ids]
         wait_until(lambda: receipts(work))
         slurm.run("scancel", ids[0])
-        assert len(receipts(work)) < N_SERIES
         output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
     assert {job.split()[1] for job in jobs} == {"n1", "n2"}
     assert "tls://" in scripts[0]
     assert_no_secret(tmp_path, *scripts, output)
     assert content(store) == expected
+    decoded = [x for x in Path(slow.log).read_text().split("\n") if x[:6] == "decode"]
+    assert len(set(decoded)) == N_SERIES * N_SLICES < len(decoded)
     wait_until(lambda: not queue(slurm, "%i"))
     assert not list((tmp_path / "dicomdask-slurm").glob("tls-*"))
 
