@@ -58,6 +58,9 @@ CODES: Final[dict[str, str]] = {
     "source-changed": "The file changed or vanished after it was indexed; run again.",
     "series-incomplete": "Sources of slices that are already stored are gone, so the "
     "series was left as it is; bring them back, then run again.",
+    # commit
+    "series-elsewhere": "Another work directory stored other slices of this series; "
+    "index all of its sources in one run.",
     # anywhere
     "deid-failed": "The header could not be de-identified, so nothing of it was kept.",
     "unexpected": "An unforeseen error; the sentence names its class only.",

@@ -263,6 +263,28 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class CommittedSeries:
+    """One series as a commit holds it.
+
+    `states` name its volumes and all that may change of them; `sources` and `sizes`
+    are those of its stored files.
+    """
+
+    series_key: str
+    states: tuple[str, ...]
+    sources: tuple[str, ...]
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What was last committed of one bucket: its series, and inputs in none of them."""
+
+    series: tuple[CommittedSeries, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """The record that a task is done; a few hundred bytes."""
 

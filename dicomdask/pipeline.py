@@ -56,14 +56,16 @@ def resolve_bag(batches: Sequence[str], *, work_url: str) -> db.Bag:
     return _over(batches).map(resolve.resolve_batch, work_url=work_url)
 
 
-def plan_bag(buckets: Sequence[str], *, work_url: str) -> db.Bag:
-    """Return a lazy bag of counts, one bucket of the index a partition."""
-    return _over(buckets).map(planning.plan_bucket, work_url=work_url)
+def plan_bag(batches: Sequence[Sequence[str]], *, work_url: str) -> db.Bag:
+    """Return a lazy bag of counts, some buckets of the index a partition."""
+    return _over(batches).map(planning.plan_buckets, work_url=work_url)
 
 
-def encode_bag(batches: Sequence[tuple[str, int, int]], *, work_url: str) -> db.Bag:
-    """Return a lazy bag of counts, one (plan part, start, stop) a partition."""
-    return _over(batches).map(encode.encode_batch, work_url=work_url)
+def encode_bag(
+    batches: Sequence[Sequence[tuple[str, int, int]]], *, work_url: str
+) -> db.Bag:
+    """Return a lazy bag of counts, some (plan part, start, stop) a partition."""
+    return _over(batches).flatten().map(encode.encode_batch, work_url=work_url)
 
 
 def _over(elements: Sequence[Any]) -> db.Bag:

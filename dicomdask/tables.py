@@ -176,6 +176,20 @@ SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "inputs": ("source_key",),
 }
 
+KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "volumes": ("series_key", "volume_id"),
+    "frames": ("series_key", "volume_id", "t", "z"),
+    "instances": ("series_key", "volume_id", "SOPInstanceUID"),
+    "inputs": ("source_key",),
+}
+"""The order of rows within a run; by the first of these rows are dropped."""
+
+SUMS: Final = ("n_frames", "raw_bytes", "stored_bytes")
+"""The columns of volumes of which a summary holds sums."""
+
+Summary = Mapping[str, Mapping[str, int]]
+"""Sums by group; of two parts of a table they may be added."""
+
 PART: Final = pa.schema(
     {
         "volume": pa.struct(list(VOLUMES)),
@@ -268,10 +282,101 @@ def sort(name: str, table: pa.Table) -> pa.Table:
     return table.sort_by([(key, "ascending") for key in SORT_KEYS[name]])
 
 
-def concat(name: str, parts: Iterable[pa.Table]) -> pa.Table:
+def concat(
+    name: str, parts: Iterable[pa.Table], *, columns: Sequence[str] | None = None
+) -> pa.Table:
     """Return one of the dataset's tables from its parts; empty without any."""
-    schema = SCHEMAS[name]
-    return pa.concat_tables([schema.empty_table(), *parts]).combine_chunks()
+    empty = SCHEMAS[name].empty_table()
+    if columns is not None:
+        empty = empty.select(list(columns))
+    return pa.concat_tables([empty, *parts]).combine_chunks()
+
+
+def sort_keys(name: str, table: pa.Table) -> pa.Table:
+    """Return one of the dataset's tables in the order of its keys."""
+    return table.sort_by([(key, "ascending") for key in KEYS[name]])
+
+
+def key_range(name: str, table: pa.Table) -> tuple[str, str]:
+    """Return the lowest and the highest key of a table's rows."""
+    found = pc.min_max(table[KEYS[name][0]]).as_py()
+    return found["min"], found["max"]
+
+
+def within(table: pa.Table, column: str, low: str, high: str) -> pa.Table:
+    """Return the rows whose text is at least `low` and below `high`."""
+    above, below = pc.greater_equal(table[column], low), pc.less(table[column], high)
+    return table.filter(pc.and_(above, below))
+
+
+def summarize(name: str, table: pa.Table) -> Summary:
+    """Return the sums of a part that a commit tells of its whole table."""
+    if name == "inputs":
+        return {one: _counts(table[one]) for one in ("outcome", "code")}
+    if name != "volumes":
+        return {}
+    groups = pc.fill_null(table["Modality"], "unknown")
+    found = table.select(SUMS).append_column("group", groups).group_by("group")
+    sums = found.aggregate([([], "count_all"), *((one, "sum") for one in SUMS)])
+    return {
+        row["group"]: {
+            "volumes": row["count_all"],
+            **{one: row[f"{one}_sum"] or 0 for one in SUMS},
+        }
+        for row in sorted(sums.to_pylist(), key=lambda row: str(row["group"]))
+    }
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    found = pc.value_counts(pc.fill_null(column, "unknown")).to_pylist()
+    return {row["values"]: row["counts"] for row in sorted(found, key=_value)}
+
+
+def _value(row: Mapping[str, Any]) -> str:
+    return str(row["values"])
+
+
+def add_summaries(summaries: Iterable[Summary]) -> dict[str, dict[str, int]]:
+    """Return the sums of several parts of a table."""
+    total: dict[str, dict[str, int]] = {}
+    for summary in summaries:
+        for group, sums in summary.items():
+            into = total.setdefault(group, {})
+            for name, value in sums.items():
+                into[name] = into.get(name, 0) + value
+    return {
+        group: {name: sums[name] for name in sorted(sums)}
+        for group, sums in sorted(total.items())
+    }
+
+
+def news(
+    wanted: pa.Table, there: pa.Table, key: str
+) -> tuple[pa.Table, frozenset[str]]:
+    """Return the rows that another table lacks or has otherwise; keys of the latter."""
+    at = pc.index_in(wanted[key], value_set=there[key].combine_chunks())
+    found = pc.is_valid(at)
+    alike = found
+    if there.num_rows:
+        others = there.take(pc.fill_null(at, 0))
+        for name in wanted.column_names:
+            same = pc.fill_null(pc.equal(wanted[name], others[name]), False)
+            alike = pc.and_(alike, same)
+    fresh = wanted.filter(pc.invert(alike))
+    other = wanted.filter(pc.and_not(found, alike))
+    return fresh, frozenset(other[key].to_pylist())
+
+
+def last_of_each(table: pa.Table, key: str) -> pa.Table:
+    """Return the table sorted by a column, of rows with one key the last only."""
+    numbered = table.append_column("row", pa.array(range(table.num_rows), pa.int64()))
+    groups = numbered.group_by(key, use_threads=False).aggregate([("row", "max")])
+    return table.take(groups["row_max"]).sort_by(key)
+
+
+def pick_rows(table: pa.Table, column: str, values: Collection[str]) -> pa.Table:
+    """Return the rows whose column holds one of the values."""
+    return table.filter(pc.is_in(table[column], pa.array(sorted(values), pa.string())))
 
 
 def drop_rows(table: pa.Table, column: str, values: Collection[str]) -> pa.Table:

@@ -5,18 +5,23 @@
 - `manifest/<part>.parquet`: listed files
 - `changed.parquet`: listed files that changed after they were first listed
 - `index/<bucket>/<part>.parquet`: instances, by keyed hash of their series
+- `places/<part>-<n>.bin`: keyed digests of files and instances, each with its bucket
 - `outcomes/<part>.parquet`: what became of listed files that are no instances
+- `locked/<part>.parquet`: listed files that could not be opened
 - `repeats/<name>.parquet`: instances that share their SOP Instance UID
 - `verdicts/<name>.parquet`: what resolve or encode found out about instances
+- `found/<bucket>/<name>.parquet`: the same, by bucket
 - `plan/<bucket>.json`: volumes and outcomes
+- `committed/<bucket>.json`: volumes and outcomes as they were last committed
 - `parts/<hh>/<task>.parquet`: de-identified rows, one file a task
 - `receipts/…`: what is done
 - `attempts/<name>-<mark>`: what is being decoded, or was when its process died
 """
 
+import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -24,6 +29,7 @@ from dicomdask import plan, storage, tables
 from dicomdask.errors import ReadError, StoreError
 from dicomdask.model import (
     FORMAT,
+    Committed,
     Instance,
     Outcome,
     PatientStudy,
@@ -42,10 +48,14 @@ CONTENTS: Final = frozenset(
         "manifest",
         "changed.parquet",
         "index",
+        "places",
         "outcomes",
+        "locked",
         "repeats",
         "verdicts",
+        "found",
         "plan",
+        "committed",
         "parts",
         "receipts",
         "attempts",
@@ -58,7 +68,6 @@ CONTENTS: Final = frozenset(
 class Job:
     """What a work directory is for. The key is named, never held."""
 
-    n_buckets: int
     key: KeyReference
     key_fingerprint: str
     sources: tuple[str, ...] = ()
@@ -151,9 +160,17 @@ class Work:
         """Return the files of one part of the manifest."""
         return self._read(SourceFile, "manifest", f"{part}.parquet")
 
-    def write_manifest(self, part: str, files: Sequence[SourceFile]) -> None:
-        """Write one part of the manifest."""
-        self._write(SourceFile, files, "manifest", f"{part}.parquet")
+    def create_manifest(self, part: str, files: Sequence[SourceFile]) -> None:
+        """Write one part of the manifest; StoreError if another run wrote it first."""
+        data = tables.records_to_parquet(SourceFile, files)
+        try:
+            with storage.room_at(self.url):
+                storage.create(self.path("manifest", f"{part}.parquet"), data)
+        except FileExistsError:
+            raise StoreError(
+                f"another run lists sources into {self.url}; wait for its end, then "
+                "run again"
+            ) from None
 
     def read_changed(self) -> dict[str, SourceFile]:
         """Return the newest state of each file that changed since its first listing."""
@@ -183,34 +200,56 @@ class Work:
                 names = ("index", bucket, f"{part}.parquet")
                 yield from set(self._read(PatientStudy, *names))
 
+    def write_places(self, name: str, data: bytes) -> None:
+        """Write one run of places."""
+        self._put(data, "places", name)
+
     def bucket_names(self) -> list[str]:
         """Return the names of the buckets that hold instances."""
         return storage.list_names(self.path("index"))
 
-    def read_outcomes(self) -> list[Outcome]:
-        """Return the outcomes that the index stage decided, newest last."""
-        return [
-            outcome
-            for part in self._stems("outcomes")
-            for outcome in self._read(Outcome, "outcomes", f"{part}.parquet")
-        ]
+    def read_outcomes(self, part: str) -> list[Outcome]:
+        """Return the outcomes that the index stage decided on one manifest part."""
+        return self._read(Outcome, "outcomes", f"{part}.parquet")
 
     def write_outcomes(self, part: str, rows: Sequence[Outcome]) -> None:
-        """Write the outcomes of one manifest part."""
-        self._write(Outcome, rows, "outcomes", f"{part}.parquet")
+        """Write the outcomes of one manifest part, if there are any."""
+        if rows:
+            self._write(Outcome, rows, "outcomes", f"{part}.parquet")
 
-    def read_verdicts(self) -> dict[tuple[str, str], Verdict]:
-        """Return what was found out last about each state of a file."""
-        found = [
-            verdict
-            for name in self._stems("verdicts")
-            for verdict in self._read(Verdict, "verdicts", f"{name}.parquet")
+    def read_locked(self) -> list[SourceFile]:
+        """Return the listed files that could not be opened."""
+        return [
+            file
+            for part in self._stems("locked")
+            for file in self._read(SourceFile, "locked", f"{part}.parquet")
         ]
-        return {(verdict.url, verdict.token): verdict for verdict in found}
+
+    def write_locked(self, part: str, files: Sequence[SourceFile]) -> None:
+        """Write the files of one manifest part that could not be opened, if any."""
+        if files:
+            self._write(SourceFile, files, "locked", f"{part}.parquet")
+
+    def verdict_names(self) -> list[str]:
+        """Return the names of what tasks found out, oldest first."""
+        return self._stems("verdicts")
 
     def n_verdicts(self) -> int:
         """Return how many tasks wrote verdicts."""
-        return len(self._stems("verdicts"))
+        return len(self.verdict_names())
+
+    def read_found(self, bucket: str) -> dict[tuple[str, str], Verdict]:
+        """Return what was found out last about each state of one bucket's files."""
+        found = [
+            verdict
+            for name in self._stems("found", bucket)
+            for verdict in self._read(Verdict, "found", bucket, f"{name}.parquet")
+        ]
+        return {(verdict.url, verdict.token): verdict for verdict in found}
+
+    def write_found(self, bucket: str, name: str, rows: Sequence[Verdict]) -> None:
+        """Write what one task found out about one bucket's files."""
+        self._write(Verdict, rows, "found", bucket, f"{name}.parquet")
 
     def next_verdict(self) -> int:
         """Return the number that names the next verdicts: they sort behind all others.
@@ -229,6 +268,10 @@ class Work:
         """Write one batch of instances that share their SOP Instance UIDs."""
         self._write(Instance, rows, "repeats", f"{name}.parquet")
 
+    def read_verdicts(self, name: str) -> list[Verdict]:
+        """Return what one task found out."""
+        return self._read(Verdict, "verdicts", f"{name}.parquet")
+
     def write_verdicts(self, name: str, rows: Sequence[Verdict]) -> None:
         """Write what one task found out."""
         self._write(Verdict, rows, "verdicts", f"{name}.parquet")
@@ -239,14 +282,24 @@ class Work:
         """Return the names of the plan's parts."""
         return self._stems("plan", suffix=".json")
 
+    def plan_states(self) -> dict[str, str]:
+        """Return a token of each part of the plan: it changes when the part does."""
+        listed = storage.list_below(self.path("plan"))
+        return {
+            one.name.removesuffix(".json"): _token(one)
+            for one in listed
+            if one.name.endswith(".json") and one.name[0] != "."
+        }
+
     def read_plan(self, name: str) -> plan.Plan:
         """Return one part of the plan; raise PlanError if it is damaged."""
         url = self.path("plan", f"{name}.json")
         return plan.plan_from_json(storage.read(url), name=url)
 
-    def read_plans(self) -> dict[str, plan.Plan]:
-        """Return all parts of the plan by name."""
-        return {name: self.read_plan(name) for name in self.plan_names()}
+    def read_plans(self, names: Iterable[str] | None = None) -> dict[str, plan.Plan]:
+        """Return some parts of the plan by name, all by default."""
+        chosen = self.plan_names() if names is None else names
+        return {name: self.read_plan(name) for name in sorted(chosen)}
 
     def write_plan(self, name: str, part: plan.Plan) -> None:
         """Write one part of the plan."""
@@ -274,6 +327,25 @@ class Work:
     def remove_attempt(self, mark: str) -> None:
         """Remove a mark."""
         storage.remove(self.path("attempts", mark))
+
+    def read_committed(self, bucket: str) -> Committed:
+        """Return what was last committed of one bucket; nothing where nothing was."""
+        try:
+            text = storage.read(self.path("committed", f"{bucket}.json"))
+            found: Committed = plan.from_plain(Committed, json.loads(text))
+        except FileNotFoundError:
+            return Committed()
+        except (ValueError, TypeError, AttributeError):
+            raise StoreError(
+                f"{self.path('committed', bucket)}.json is damaged; remove "
+                f"{self.path('receipts', 'committed.json')}, then run again"
+            ) from None
+        return found
+
+    def write_committed(self, bucket: str, found: Committed) -> None:
+        """Write what is committed of one bucket."""
+        text = json.dumps(asdict(found)) + "\n"
+        self._put(text.encode(), "committed", f"{bucket}.json")
 
     # --- receipts ---
 
@@ -345,6 +417,10 @@ class Work:
         task = receipt.task
         self.write_note(asdict(receipt), "tasks", task[:2], f"{task}.json")
 
+    def remove_receipt(self, task: str) -> None:
+        """Remove the receipt of a task, so that it is done again."""
+        storage.remove(self.path("receipts", "tasks", task[:2], f"{task}.json"))
+
     def read_part(self, task: str) -> dict[str, Any]:
         """Return the rows of a task; raise StoreError if they are gone or damaged."""
         url = self.part_url(task)
@@ -369,3 +445,8 @@ class Work:
     def _stems(self, *names: str, suffix: str = ".parquet") -> list[str]:
         found = storage.list_names(self.path(*names))
         return [name.removesuffix(suffix) for name in found if name.endswith(suffix)]
+
+
+def _token(one: storage.Listed) -> str:
+    state = f"{one.etag} {one.modified} {one.bytes}"
+    return hashlib.blake2b(state.encode(), digest_size=6).hexdigest()

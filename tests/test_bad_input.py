@@ -372,7 +372,7 @@ def test_steps_out_of_order(pile: Path, store: Path, tmp_path: Path) -> None:
 
 def test_a_work_directory_without_an_index(pile: Path, store: Path) -> None:
     done("convert", pile, store, "--dry-run")
-    for name in ("index", "receipts", "manifest", "outcomes", "plan"):
+    for name in ("index", "receipts", "manifest", "plan"):
         shutil.rmtree(work_of(store) / name)
     refused("plan", store, "--work", work_of(store), names="dicomdask index")
     done("convert", pile, store)
@@ -481,9 +481,9 @@ def test_damaged_commit(damage: bytes, pile: Path, store: Path) -> None:
 
 def test_damaged_table_of_the_dataset(pile: Path, store: Path) -> None:
     done("convert", pile, store)
-    (part,) = (store / "tables" / "inputs").iterdir()
+    (part,) = (store / "tables" / "volumes").iterdir()
     part.write_bytes(part.read_bytes()[:-1] + b"x")
-    write_series(pile / "three", other_series(2, 3))
+    write_series(pile / "two", other_series(4, 2))
     refused("convert", pile, store, names=part.name)
 
 

@@ -271,7 +271,7 @@ def test_index_calls_the_library(
     assert result.exit_code == 0
     assert result.stdout == f"5 files read into the index of {work}\n"
     assert count.only_call() == ((("a", "b"),), {"exclude": (work,)})
-    wanted = {"create": True, "n_files": 7, **RUN_CALL}
+    wanted = {"create": True, **RUN_CALL}
     assert opened.only_call() == ((work,), wanted)
     assert index.only_call() == ((session, ("a", "b")), {"exclude": (work,)})
 
@@ -302,7 +302,8 @@ def test_encode_calls_the_library(
     result = run("encode", "--work", "w", *RUN, *words)
     assert result.exit_code == 0
     assert result.stdout == "8 tasks encoded, 0 left\n"
-    assert opened.only_call() == (("w",), RUN_CALL)
+    wanted = {"shared": task_range is not None, **RUN_CALL}
+    assert opened.only_call() == (("w",), wanted)
     assert encode.only_call() == ((session,), {"task_range": task_range})
     assert missing.only_call()[0][:2] == (session.work, "the key")
 

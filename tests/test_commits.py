@@ -1,14 +1,16 @@
 """Generations of a dataset: one exclusive creation each, and nothing ever changes."""
 
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dicomdask import commits, storage, tables
-from dicomdask.commits import Change, Commit
+from dicomdask.commits import Change, Commit, generations, runs
 from dicomdask.errors import CommitConflictError, ReadError, StoreError
 from dicomdask.model import FORMAT
 
@@ -31,13 +33,22 @@ def rows_of(series: str, n: int) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def publish_rows(series, n):
+    """Return the rows of one series as tables."""
+    rows = rows_of(series, n)
+    return {name: tables.to_table(name, found) for name, found in rows.items()}
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Let parts be full with 10 rows."""
+    monkeypatch.setattr(runs, "PART_ROWS", dict.fromkeys(tables.SCHEMAS, 10))
+
+
 def change(series=None, n=3, *, drop=(), drop_sources=()):
     """Return a change that adds one series and drops others."""
-    rows = rows_of(series, n) if series else {}
     return Change(
-        rows={
-            name: tables.to_table(name, rows.get(name, [])) for name in tables.SCHEMAS
-        },
+        rows=[publish_rows(series, n)] if series else [],
         dropped_series=frozenset(drop),
         dropped_sources=frozenset(drop_sources),
     )
@@ -62,6 +73,10 @@ def describe(n, parts):
 def publish(store, *args, **options):
     """Publish one change, whatever the parent."""
     return commits.publish(store, lambda _: change(*args, **options), describe)
+
+
+def paths(commit, name="frames"):
+    return {part.path for part in commit.tables[name]}
 
 
 def series_in(store, commit, name="frames"):
@@ -185,7 +200,7 @@ class TestRace:
         assert commits.read_commit(store).n == 1
 
     def test_it_gives_up_in_the_end(self, store, monkeypatch):
-        monkeypatch.setattr(commits, "RETRIES", 4)
+        monkeypatch.setattr(generations, "RETRIES", 4)
         publish(store, "first")
         seen = []
 
@@ -196,10 +211,10 @@ class TestRace:
 
         with pytest.raises(CommitConflictError, match="run again"):
             commits.publish(store, change_of, describe)
-        assert len(seen) == commits.RETRIES
+        assert len(seen) == generations.RETRIES
         newest = commits.read_commit(store)
         assert "mine" not in series_in(store, newest)
-        assert newest.n == commits.RETRIES
+        assert newest.n == generations.RETRIES
 
     def test_many_at_once_all_get_in(self, store):
         publish(store, "first")
@@ -239,26 +254,67 @@ class TestParts:
                 assert tables.from_parquet(data).num_rows == part.rows
 
     def test_small_ones_merge_over_many_commits(self, store):
+        sizes = math.log(90, runs.FACTOR) + 1
         for k in range(30):
             made = publish(store, f"{k:02d}")
-            assert all(len(parts) <= 1 for parts in made.tables.values())
+            for parts in made.tables.values():
+                assert len(parts) <= (runs.FACTOR - 1) * sizes
         assert len(series_in(store, made)) == 30
         assert made.counts["frames"] == 90
 
-    def test_large_ones_are_left_alone(self, store, monkeypatch):
-        monkeypatch.setattr(commits, "MERGE_ROWS", 10)
-        large = publish(store, "large", 25)
+    def test_a_row_is_written_few_times(self, store):
+        for k in range(64):
+            publish(store, f"{k:02d}", 1)
+        written = [
+            tables.from_parquet(path.read_bytes()).num_rows
+            for path in (Path(store) / "tables" / "frames").iterdir()
+        ]
+        assert sum(written) <= 64 * (math.log(64, runs.FACTOR) + 1)
+
+    def test_runs_of_several_parts_merge_in_the_order_of_their_keys(
+        self, store, small_parts
+    ):
+        for k in range(runs.FACTOR):
+            made = publish(store, f"{k}", 13)
+        parts = made.tables["frames"]
+        assert len({part.run for part in parts}) == 1
+        assert [part.rows for part in parts] == [10] * 5 + [2]
+        assert all(a.high <= b.low for a, b in pairwise(parts))
+        found = commits.read_rows(store, made, "frames")
+        assert len(found) == 13 * runs.FACTOR
+        assert len({row["source_key"] for row in found}) == len(found)
+
+    def test_parts_without_a_range_are_read_and_merged(self, store):
+        """Commits of earlier versions have such."""
+        publish(store, "a")
+        url = commits.commit_url(store, 0)
+        document = json.loads(storage.read(url))
+        for parts in document["tables"].values():
+            for part in parts:
+                for name in ("run", "low", "high", "summary"):
+                    del part[name]
+        storage.write(url, json.dumps(document).encode())
+        assert series_in(store, commits.read_commit(store)) == {"a"}
+        made = publish(store, "b")
+        assert series_in(store, made) == {"a", "b"}
+        made = publish(store, "c", drop=("a",))
+        assert series_in(store, made) == {"b", "c"}
+        assert commits.total(store, "inputs", made.tables["inputs"])
+        for k in range(runs.FACTOR):
+            made = publish(store, f"more {k}")
+        assert len(series_in(store, made)) == 2 + runs.FACTOR
+
+    def test_large_ones_are_left_alone(self, store, small_parts):
+        large = publish(store, "large", 100)
         made = large
         for k in range(12):
             made = publish(store, f"{k:02d}", 3)
         parts = made.tables["frames"]
-        assert large.tables["frames"][0] in parts
-        assert len(parts) <= 2 + 12 * 3 // 10
-        assert sum(part.rows for part in parts) == 25 + 36
-        assert len(commits.read_rows(store, made, "frames")) == 61
+        assert paths(large) <= paths(made)
+        assert sum(part.rows for part in parts) == 100 + 36
+        assert len(commits.read_rows(store, made, "frames")) == 136
 
-    def test_no_part_is_larger_than_the_cap(self, store, monkeypatch):
-        monkeypatch.setattr(commits, "MAX_ROWS", 10)
+    def test_no_part_is_larger_than_the_cap(self, store, small_parts):
         made = publish(store, "a", 25)
         assert [part.rows for part in made.tables["frames"]] == [10, 10, 5]
         assert len(commits.read_rows(store, made, "frames")) == 25
@@ -266,12 +322,7 @@ class TestParts:
     def test_a_table_that_nothing_touches_is_not_rewritten(self, store):
         first = publish(store, "a")
         only_input = Change(
-            rows={
-                **change().rows,
-                "inputs": tables.to_table("inputs", [{"source_key": "x"}]),
-            },
-            dropped_series=frozenset(),
-            dropped_sources=frozenset(),
+            rows=[{"inputs": tables.to_table("inputs", [{"source_key": "x"}])}]
         )
         second = commits.publish(store, lambda _: only_input, describe)
         for name in ("volumes", "frames", "instances"):
@@ -288,8 +339,23 @@ class TestDrop:
             assert series_in(store, made, name) == {"a", "c"}
         assert len(commits.read_rows(store, made, "inputs")) == 9
 
-    def test_also_from_a_large_part(self, store, monkeypatch):
-        monkeypatch.setattr(commits, "MERGE_ROWS", 2)
+    def test_only_parts_that_may_hold_it_are_read(
+        self, store, small_parts, monkeypatch
+    ):
+        batches = [publish_rows(f"{k:02d}", 10) for k in range(8)]
+        made = commits.publish(store, lambda _: Change(batches), describe)
+        assert len(made.tables["frames"]) == 8
+        opened = []
+        read = storage.read
+        monkeypatch.setattr(
+            storage, "read", lambda url: (opened.append(url), read(url))[1]
+        )
+        after = publish(store, drop=("05",))
+        assert len([url for url in opened if "/frames/" in url]) == 1
+        assert len(paths(made) & paths(after)) == 7
+        assert series_in(store, after) == {f"{k:02d}" for k in range(8)} - {"05"}
+
+    def test_also_from_a_large_part(self, store, small_parts):
         publish(store, "a", 20)
         publish(store, "b", 20)
         made = publish(store, drop=("a",))
@@ -386,5 +452,5 @@ class TestDamage:
         made = publish(store, "a")
         storage.remove(storage.join(store, made.tables["frames"][0].path))
         with pytest.raises(ReadError):
-            publish(store, "b")
+            publish(store, "b", drop=("a",))
         assert commits.list_commits(store) == [0]

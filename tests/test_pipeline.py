@@ -152,7 +152,7 @@ def test_the_current_client_is_used_and_left_open(pile, reference, tmp_path, con
         convert(pile, store, scheduler=None)
         names = set(client.run_on_scheduler(task_prefixes))
         assert client.status == "running"
-    assert {"index_part", "plan_bucket", "encode_batch"} <= names
+    assert {"index_part", "plan_buckets", "encode_batch"} <= names
     assert_same(store, reference)
 
 

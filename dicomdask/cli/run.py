@@ -79,10 +79,8 @@ def convert(
 def index(sources: tuple[str, ...], work: str, **options: Any) -> int:
     """List the sources and read the headers of what is new."""
     exclude = (storage.resolve(work),)
-    n_files = steps.count_files(sources, exclude=exclude)
-    session = steps.open_session(
-        work, create=True, n_files=n_files, progress=ProgressLine(), **options
-    )
+    steps.count_files(sources, exclude=exclude)
+    session = steps.open_session(work, create=True, progress=ProgressLine(), **options)
     with session:
         n_indexed = steps.index(session, sources, exclude=exclude)
     click.echo(f"{n_indexed} files read into the index of {work}")
@@ -129,10 +127,13 @@ def _parse_range(_: click.Context, __: click.Parameter, text: str | None) -> Any
 @reports_errors
 def encode(work: str, *, task_range: tuple[int, int] | None, **options: Any) -> int:
     """Decode, de-identify and write the tasks that have no receipt yet."""
-    with steps.open_session(work, progress=ProgressLine(), **options) as session:
+    session = steps.open_session(
+        work, progress=ProgressLine(), shared=task_range is not None, **options
+    )
+    with session:
         done = steps.encode(session, task_range=task_range)
-        plans = session.work.read_plans()
-        left = len(missing_tasks(session.work, session.key, plans))
+        names = session.work.plan_names()
+        left = len(missing_tasks(session.work, session.key, names))
     click.echo(f"{done} tasks encoded, {left} left")
     return EXIT_DONE if task_range or not left else EXIT_FAILED
 

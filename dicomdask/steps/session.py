@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,6 @@ from dicomdask.pseudonym import (
 )
 from dicomdask.work import Job, Work
 
-FILES_PER_BUCKET: Final = 20_000
-MIN_BUCKETS: Final = 4
 CLUSTER_SECONDS: Final = 3.0
 """About how long a local cluster takes to start."""
 
@@ -54,6 +52,7 @@ class Session:
     progress: Progress = no_progress
     n_indexed: int = 0
     n_encoded: int = 0
+    has_encoded: bool = False
     _stack: ExitStack = field(default_factory=ExitStack)
     _runner: pipeline.Runner | None = None
 
@@ -62,6 +61,10 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def keep(self, stack: ExitStack) -> None:
+        """Close these with the session."""
+        self._stack.push(stack)
 
     @property
     def runner(self) -> pipeline.Runner:
@@ -73,7 +76,7 @@ class Session:
 
     def run(
         self, step: str, bag: Any, total: int, *, seconds: float | None = None
-    ) -> Iterator[dict[str, int]]:
+    ) -> Iterator[dict[str, Any]]:
         """Compute a bag of counts, and report progress.
 
         Parameters
@@ -100,7 +103,7 @@ def open_session(
     memory: str | None = None,
     progress: Progress = no_progress,
     create: bool = False,
-    n_files: int = 0,
+    shared: bool = False,
 ) -> Session:
     """Open a work directory.
 
@@ -110,13 +113,13 @@ def open_session(
         Where the key is; else the environment, else a key made in the directory.
     create
         Whether to make it a work directory if it is none yet.
-    n_files
-        How many files a new one is made for.
+    shared
+        Whether others that share may work in it at the same time: they own other tasks.
 
     Raises
     ------
     StoreError
-        If it is no work directory, or cannot be written to.
+        If it is no work directory, cannot be written to, or another run works in it.
     PolicyError
         If the key is missing, or another than the one it was made with.
     """
@@ -127,19 +130,42 @@ def open_session(
     if create:
         require_work_place(url)
         storage.make_private_folder(url)
-    job = opened.read_job() if create else opened.require_job()
+    else:
+        opened.require_job()
+    with ExitStack() as stack:
+        stack.enter_context(locked(url, shared=shared))
+        job = _open_job(opened, key_file)
+        session = Session(opened, resolve_key(job.key), scheduler, memory, progress)
+        session.keep(stack.pop_all())
+    return session
+
+
+@contextmanager
+def locked(work: str, *, shared: bool = False) -> Iterator[None]:
+    """Keep other runs out of a work directory; StoreError if one is in it."""
+    with storage.lock(work, shared=shared) as is_held:
+        if not is_held:
+            raise StoreError(
+                f"another run works in {work}; wait for its end, or give another --work"
+            )
+        yield
+
+
+def _open_job(work: Work, key_file: str | None) -> Job:
+    """Return the job of a work directory, or a new one; the key must be the same."""
+    url, job = work.url, work.read_job()
     reference = _key_reference(url, key_file, job)
     key = resolve_key(reference)
     if job is None:
-        n_buckets = max(MIN_BUCKETS, -(-n_files // FILES_PER_BUCKET))
-        job = Job(n_buckets, reference, key.fingerprint())
+        job = Job(reference, key.fingerprint())
     if job.key_fingerprint != key.fingerprint():
         raise PolicyError(
             f"{url} was made with another key; pass the key it was made with, or "
             "another --work"
         )
-    opened.write_job(replace(job, key=reference))
-    return Session(opened, key, scheduler, memory, progress)
+    job = replace(job, key=reference)
+    work.write_job(job)
+    return job
 
 
 def default_work(store: str, work: str | None) -> str:

@@ -1,11 +1,9 @@
 """The stages: each does what has no receipt yet. Index, plan, encode, commit."""
 
 import datetime
-import hashlib
-import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import dicomdask.tasks.commit as commit_task
@@ -17,6 +15,15 @@ from dicomdask.model import PlannedVolume, Task
 from dicomdask.steps.session import Session
 from dicomdask.tasks import planning, resolve
 from dicomdask.tasks.encode import plan_tasks
+from dicomdask.tasks.memory import open_buckets, read_memory
+from dicomdask.tasks.planned import (
+    Planned,
+    find_news,
+    job_state,
+    read_planned,
+    sort_verdicts,
+    write_planned,
+)
 from dicomdask.work import Job, Work
 
 LOGGER: Final = logging.getLogger("dicomdask")
@@ -60,7 +67,7 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
     work = session.work
     files = index_task.list_sources(sources, exclude=exclude)
     session.progress("list", len(files), len(files))
-    again = index_task.unreadable_before(work, files, session.key)
+    again = index_task.unreadable_before(work, files)
     index_task.extend_manifest(work, files, again=again, part_files=MANIFEST_FILES)
     done = work.indexed_parts()
     left = [part for part in work.manifest_parts() if part not in done]
@@ -83,78 +90,96 @@ def count_files(sources: Sequence[str], *, exclude: tuple[str, ...]) -> int:
 
 
 def _require_dicom(work: Work, sources: Sequence[str]) -> None:
-    notes = [work.read_counts(part) for part in work.indexed_parts()]
-    is_dicom = sum(
-        note["instances"] + note["outcomes"] - note["not_dicom"] for note in notes
+    n_files = 0
+    for part in sorted(work.indexed_parts()):
+        note = work.read_counts(part)
+        if note["instances"] + note["outcomes"] > note["not_dicom"]:
+            return
+        n_files += note["outcomes"]
+    names = ", ".join(sources)
+    raise NoDicomError(
+        f"no DICOM among the {n_files} files of {names}; name the folder that holds it"
     )
-    if not is_dicom:
-        n_files = sum(note["outcomes"] for note in notes)
-        names = ", ".join(sources)
-        raise NoDicomError(
-            f"no DICOM among the {n_files} files of {names}; name the folder that "
-            "holds it"
-        )
 
 
 # --- plan ---
 
 
 def make_plan(session: Session) -> None:
-    """Plan what is indexed; nothing is done where nothing changed.
+    """Plan what is indexed and not planned; nothing is done where nothing changed.
 
     Raises
     ------
     PlanError
         If nothing is indexed, or the filter cannot be evaluated.
     """
-    work = session.work
+    work, key = session.work, session.key
     job = work.require_job()
-    if not work.bucket_names() and not work.indexed_parts():
+    if not work.indexed_parts():
         raise PlanError(f"{work.url} has no index; run `dicomdask index` first")
-    is_same = work.read_note("planned.json") == _plan_state(work, job)
-    if not resolve.reopen(work) and is_same and _is_readable(work):
+    planned = read_planned(work)
+    news = find_news(work, job, key, planned)
+    if not news.is_any:
         return
-    batches = resolve.write_batches(work, session.key)
+    n_verdicts = work.n_verdicts()
+    batches = resolve.write_batches(work, key, news.repeats) if news.repeats else []
     if batches:
         bag = pipeline.resolve_bag(batches, work_url=work.url)
         _exhaust(session.run("resolve", bag, len(batches)))
-    buckets = work.bucket_names()
-    if buckets:
-        bag = pipeline.plan_bag(buckets, work_url=work.url)
-        n_instances = sum(
-            work.read_counts(p)["instances"] for p in work.indexed_parts()
-        )
-        seconds = SECONDS_PER_HEADER * n_instances
-        _exhaust(session.run("plan", bag, len(buckets), seconds=seconds))
-    planning.prune(work, limit=job.limit, memory=None, key=session.key)
-    _note_plan(work, job)
+    found = sort_verdicts(work, key, work.verdict_names()[n_verdicts:])
+    buckets = news.buckets | found
+    waiting = _plan_buckets(session, buckets)
+    if planned is not None:
+        waiting |= set(planned.waiting) - buckets
+    if job.limit is not None:
+        names = work.plan_names()
+        planning.prune(work, names, limit=job.limit, memory=None, key=key)
+    _note_plan(work, job, made=buckets, waiting=waiting)
 
 
-def _note_plan(work: Work, job: Job) -> None:
-    commit_task.note_plan(work)
-    work.write_note(_plan_state(work, job), "planned.json")
+def _plan_buckets(session: Session, buckets: Iterable[str]) -> set[str]:
+    """Plan some buckets; return those with a reason that may end."""
+    work, names = session.work, sorted(buckets)
+    if not names:
+        return set()
+    share = len(names) / max(len(names), len(work.bucket_names()))
+    n_instances = MANIFEST_FILES * len(work.indexed_parts())  # at most
+    seconds = SECONDS_PER_HEADER * n_instances * share
+    step = max(1, int(len(names) * BATCH_SECONDS[0] / seconds))
+    batches = [tuple(names[i : i + step]) for i in range(0, len(names), step)]
+    bag = pipeline.plan_bag(batches, work_url=work.url)
+    results = session.run("plan", bag, len(batches), seconds=seconds)
+    return {name for one in results for name in one["waiting"]}
 
 
-def _is_readable(work: Work) -> bool:
-    """Return whether no part of the plan is gone or damaged; an edited one is kept."""
-    try:
-        work.read_plans()
-    except PlanError:
-        return False
-    return not commit_task.lacks_parts(work)
+def _note_plan(
+    work: Work,
+    job: Job,
+    *,
+    made: Container[str],
+    waiting: Iterable[str] = (),
+    again: Iterable[str] = (),
+) -> None:
+    """Remember what the plan was made from; parts not made now may be edited."""
+    before = read_planned(work)
+    plans = {
+        name: before.plans.get(name, token) if before and name not in made else token
+        for name, token in work.plan_states().items()
+    }
+    planned = Planned(
+        job_state(job),
+        tuple(sorted(work.indexed_parts())),
+        work.n_verdicts(),
+        plans,
+        tuple(sorted(again)),
+        tuple(sorted(waiting)),
+    )
+    write_planned(work, planned)
 
 
 def _exhaust(results: Iterator[Any]) -> None:
     for _ in results:
         pass
-
-
-def _plan_state(work: Work, job: Job) -> str:
-    """Return a digest of all that the plan is made from."""
-    policy = planning.job_policy(job).digest
-    parts = sorted(work.indexed_parts())
-    state = [asdict(job), policy, parts, work.n_verdicts()]
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
 
 # --- encode ---
@@ -188,13 +213,17 @@ def encode(session: Session, *, task_range: tuple[int, int] | None = None) -> in
     if not storage.exists(root):
         with storage.room_at(store):
             storage.write(root, arrays.root_metadata().encode())
+    if task_range is None:
+        commit_task.drop_lost(work, session.key, store, _open_parts(work, store))
+        session.has_encoded = True
     done = 0
     while left := _open_tasks(session, task_range):
-        if _reject_too_large(session):
+        if _reject_too_large(session, {task.part for task in left}):
             continue
         batches = _batches(left, session.runner.n_workers)
         bag = pipeline.encode_bag(batches, work_url=work.url)
-        counts = list(session.run("encode", bag, len(batches)))
+        total = sum(map(len, batches))
+        counts = list(session.run("encode", bag, total))
         done += sum(one["tasks"] for one in counts)
         n_unfit = sum(one["unfit"] for one in counts)
         if n_unfit and task_range is not None:
@@ -214,15 +243,23 @@ def encode(session: Session, *, task_range: tuple[int, int] | None = None) -> in
 def _replan(session: Session, job: Job) -> None:
     """Plan again without the frames that were unfit, and nothing that was pruned."""
     work = session.work
-    was_edited = commit_task.is_edited(work)
-    before = work.read_plans()
-    bag = pipeline.plan_bag(list(before), work_url=work.url)
-    _exhaust(session.run("plan", bag, len(before)))
+    planned = _read_planned(work)
+    names = work.verdict_names()[planned.n_verdicts :]
+    buckets = sort_verdicts(work, session.key, names) & set(work.plan_names())
+    states = work.plan_states()
+    edited = {name for name in buckets if states[name] != planned.plans.get(name)}
+    before = work.read_plans(buckets)
+    waiting = _plan_buckets(session, buckets)
     for name, part in before.items():
         planning.keep_planned(work, name, part)
-    if not was_edited:
-        commit_task.note_plan(work)
-    work.write_note(_plan_state(work, job), "planned.json")
+    waiting |= set(planned.waiting) - buckets
+    again = planned.again
+    _note_plan(work, job, made=buckets - edited, waiting=waiting, again=again)
+
+
+def _open_parts(work: Work, store: str) -> list[str]:
+    """Return the parts of the plan that the newest commit may not hold yet."""
+    return open_buckets(work, read_memory(work), commits.read_commit(store))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +275,13 @@ def _open_tasks(
     session: Session, task_range: tuple[int, int] | None
 ) -> list[_OpenTask]:
     work = session.work
+    store = str(work.require_job().store)
+    names = _open_parts(work, store) if task_range is None else work.plan_names()
     done = work.done_tasks()
     found: list[_OpenTask] = []
     position = 0
-    for name, part in work.read_plans().items():
-        for number, (volume, task) in enumerate(plan_tasks(part)):
+    for name in names:
+        for number, (volume, task) in enumerate(plan_tasks(work.read_plan(name))):
             inside = task_range is None or task_range[0] <= position < task_range[1]
             position += 1
             if inside and plan.task_digest(volume, task, session.key) not in done:
@@ -256,42 +295,57 @@ def _seconds(volume: PlannedVolume, task: Task) -> float:
     return raw + SECONDS_PER_FRAME * len(task.frames)
 
 
-def _batches(left: Sequence[_OpenTask], n_workers: int) -> list[tuple[str, int, int]]:
-    """Join tasks that follow one another into batches of a second or more."""
+Batch = list[tuple[str, int, int]]
+
+
+def _batches(left: Sequence[_OpenTask], n_workers: int) -> list[Batch]:
+    """Join tasks in the order of the plan into batches of a second or more."""
     shortest, longest = BATCH_SECONDS
     total = sum(task.seconds for task in left)
     wanted = min(max(shortest, total / (4 * n_workers)), longest)
-    batches: list[tuple[str, int, int]] = []
+    batches: list[Batch] = []
     seconds = wanted
     for task in left:
-        part, start, stop = batches[-1] if batches else ("", 0, 0)
-        if seconds < wanted and part == task.part and stop == task.number:
-            batches[-1] = (part, start, stop + 1)
-            seconds += task.seconds
+        if seconds >= wanted:
+            batches.append([])
+            seconds = 0.0
+        seconds += task.seconds
+        part, start, stop = batches[-1][-1] if batches[-1] else ("", 0, 0)
+        if part == task.part and stop == task.number:
+            batches[-1][-1] = (part, start, stop + 1)
         else:
-            batches.append((task.part, task.number, task.number + 1))
-            seconds = task.seconds
+            batches[-1].append((task.part, task.number, task.number + 1))
     return batches
 
 
-def _reject_too_large(session: Session) -> bool:
+def _reject_too_large(session: Session, names: Iterable[str]) -> bool:
     """Reject what no worker can hold, before anything of it is allocated.
 
-    The plan is made anew by the next run, which may have larger workers.
+    These parts are planned anew by the next run, which may have larger workers.
     """
-    work, limit = session.work, session.runner.task_memory
-    if not planning.prune(work, limit=None, memory=limit, key=session.key):
-        return False
-    commit_task.note_plan(work)
-    work.write_note(None, "planned.json")
-    return True
+    work, limit, key = session.work, session.runner.task_memory, session.key
+    pruned = planning.prune(work, names, limit=None, memory=limit, key=key)
+    if pruned:
+        planned = _read_planned(work)
+        again = {*planned.again, *pruned}
+        job, waiting = work.require_job(), planned.waiting
+        _note_plan(work, job, made=pruned, waiting=waiting, again=again)
+    return bool(pruned)
 
 
 def _require_planned(work: Work) -> Job:
     job = work.require_job()
-    if job.store is None or work.read_note("planned.json") is None:
+    _read_planned(work)
+    if job.store is None:
         raise PlanError(f"{work.url} has no plan; run `dicomdask plan` first")
     return job
+
+
+def _read_planned(work: Work) -> Planned:
+    found = read_planned(work)
+    if found is None:
+        raise PlanError(f"{work.url} has no plan; run `dicomdask plan` first")
+    return found
 
 
 # --- commit ---
@@ -307,6 +361,8 @@ def commit(session: Session) -> Summary:
     """
     work = session.work
     store = str(_require_planned(work).store)
+    if not session.has_encoded:
+        commit_task.drop_lost(work, session.key, store, _open_parts(work, store))
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     made = commit_task.commit(work, now=now)
     newest = made or commits.read_commit(store)

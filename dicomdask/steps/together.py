@@ -1,7 +1,7 @@
 """All stages at once, as `dicomdask convert` and `dicomdask.convert` run them."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from dicomdask import pipeline, storage
@@ -11,6 +11,7 @@ from dicomdask.steps.session import (
     Progress,
     Session,
     default_work,
+    locked,
     no_progress,
     open_session,
     require_work_place,
@@ -156,11 +157,12 @@ def prepare(
     check_places(target, directory)
     check_settings(settings, limit)
     pipeline.check_scheduler(scheduler, memory)
-    n_files = count_files(sources, exclude=(target, directory))
+    count_files(sources, exclude=(target, directory))
     if overwrite:
         if key_file is not None:
             resolve_key(KeyReference(key_file))
-        _remove_dataset(target, directory)
+        with locked(directory) if storage.exists(directory) else nullcontext():
+            _remove_dataset(target, directory)
     session = open_session(
         directory,
         key_file=key_file,
@@ -168,7 +170,6 @@ def prepare(
         memory=memory,
         progress=progress,
         create=True,
-        n_files=n_files,
     )
     with ExitStack() as stack:
         stack.enter_context(session)

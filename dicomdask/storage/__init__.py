@@ -42,6 +42,7 @@ __all__ = [
     "list_below",
     "list_files",
     "list_names",
+    "lock",
     "make_private_folder",
     "open_blocks",
     "options_of",
@@ -193,6 +194,20 @@ def create(url: str, data: bytes) -> None:
         If the object is there already.
     """
     _at(url).create(url, data)
+
+
+@contextmanager
+def lock(url: str, *, shared: bool = False) -> Iterator[bool]:
+    """Hold a local folder; the system lets go when the process ends, however it does.
+
+    Yields whether it is held; others may hold it too if all of them share. A place that
+    is not local cannot be held, so that nobody is kept out of it.
+    """
+    if not is_local(url):
+        yield True
+        return
+    with local.lock(url, shared=shared) as is_held:
+        yield is_held
 
 
 def make_private_folder(url: str) -> None:

@@ -9,9 +9,11 @@ NOT_A_FILE: Final = -1
 class Listed(NamedTuple):
     """One object below a folder: its name from there, and its state.
 
-    `modified` is in seconds since 1970; 0.0 where the store does not say.
+    `modified` is in seconds since 1970; 0.0 where the store does not say. `etag`
+    changes with the content; empty where the time alone tells.
     """
 
     name: str
     bytes: int
     modified: float
+    etag: str = ""

@@ -1,11 +1,13 @@
 """Paths of this machine: whole files that appear at once, ranges by `pread`."""
 
+import fcntl
 import glob
 import os
 import secrets
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -172,6 +174,23 @@ def _write_temporary(target: Path, data: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+@contextmanager
+def lock(url: str, *, shared: bool) -> Iterator[bool]:
+    """Hold a folder for this process; see `storage.lock`."""
+    path = os.path.join(decode_path(url), ".lock")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            is_held = True
+        except BlockingIOError:
+            is_held = False
+        yield is_held
+    finally:
+        os.close(descriptor)
 
 
 def make_private_folder(url: str) -> None:

@@ -218,7 +218,8 @@ def list_below(url: str) -> Iterator[Listed]:
         info = found[name]
         if info.get("type") != "directory" and name.startswith(root):
             size = int(info.get("size") or 0)
-            yield Listed(name.removeprefix(root), size, _modified(info))
+            etag = str(info.get("ETag") or info.get("etag") or "")
+            yield Listed(name.removeprefix(root), size, _modified(info), etag)
 
 
 def _modified(info: dict[str, Any]) -> float:

@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from dicomdask import header, plan, storage
 from dicomdask.errors import CODES, InputError
 from dicomdask.model import Instance, Outcome, PlannedFrame, SourceFile, Stage
 from dicomdask.pseudonym import Key, resolve_key
+from dicomdask.tasks import places
 from dicomdask.tasks.barrier import guard, quiet
 from dicomdask.work import Work
 
@@ -27,22 +29,23 @@ def list_sources(
     return sorted(found.values(), key=lambda file: file.url)
 
 
-def unreadable_before(
-    work: Work, files: Sequence[SourceFile], key: Key
-) -> list[SourceFile]:
+def unreadable_before(work: Work, files: Sequence[SourceFile]) -> list[SourceFile]:
     """Return files to try again: a permission changes neither size nor time."""
-    newest = {one.source_key: one.code for one in work.read_outcomes()}
-    locked = {name for name, code in newest.items() if code == "unreadable"}
+    locked = {file.url: file for file in work.read_locked()}
     if not locked:
         return []
     changed = work.read_changed()
+
+    def is_same(file: SourceFile) -> bool:
+        before = locked.get(file.url)
+        if before is None or before.etag != file.etag:
+            return False
+        return changed.get(file.url, before).token == before.token
+
     return [
-        changed.get(file.url, SourceFile(file.url, file.size, file.etag))
+        replace(file, token=file.etag)
         for file in files
-        if file.size >= 0
-        and plan.source_key(file.url, key) in locked
-        and changed.get(file.url, file).etag == file.etag
-        and storage.is_openable(file.url)
+        if file.size >= 0 and is_same(file) and storage.is_openable(file.url)
     ]
 
 
@@ -58,46 +61,50 @@ def extend_manifest(
     A file that is no longer listed stays in the manifest.
     """
     parts = work.manifest_parts()
-    known = {file.url: file.etag for part in parts for file in work.read_manifest(part)}
-    changed = work.read_changed()
-    known |= {url: file.etag for url, file in changed.items()}
+    listed = [file for part in parts for file in work.read_manifest(part)]
+    known = {file.url: file.etag for file in listed}
     fresh = [file for file in files if file.url not in known]
     altered = [
         SourceFile(file.url, file.size, file.etag, token=file.etag)
         for file in files
         if known.get(file.url, file.etag) != file.etag
     ]
-    if altered:
-        newest = changed | {file.url: file for file in altered}
-        work.write_changed([newest[url] for url in sorted(newest)])
-    seen = {file.url for file in (*fresh, *altered)}
+    seen = {file.url for file in altered}
     added = [*fresh, *altered, *(file for file in again if file.url not in seen)]
     for start in range(0, len(added), part_files):
         name = f"{len(parts) + start // part_files:06d}"
-        work.write_manifest(name, added[start : start + part_files])
+        work.create_manifest(name, added[start : start + part_files])
+    changed = {file.url: file for file in (*listed, *added) if file.token}
+    if changed != work.read_changed():
+        work.write_changed([changed[url] for url in sorted(changed)])
     return len(added)
 
 
 def index_part(part: str, *, work_url: str) -> dict[str, int]:
     """Index one part of the manifest into buckets; return counts."""
     work = Work(work_url)
-    job = work.require_job()
-    key = resolve_key(job.key)
+    key = resolve_key(work.require_job().key)
     buckets: dict[str, list[Instance]] = defaultdict(list)
     outcomes: list[Outcome] = []
+    locked: list[SourceFile] = []
     with quiet():
         files = work.read_manifest(part)
         for file, found in storage.ahead(_try_instance, files, is_remote=_is_remote):
             result = _outcome_of(file, found(), key)
             if isinstance(result, Outcome):
                 outcomes.append(result)
+                locked += [file] if result.code == "unreadable" else []
             else:
-                buckets[bucket_name(result, key, job.n_buckets)].append(result)
+                buckets[places.bucket_of(result, key)].append(result)
     for bucket, instances in buckets.items():
         work.write_bucket(bucket, part, instances)
     work.write_outcomes(part, outcomes)
+    work.write_locked(part, locked)
+    every = [one for instances in buckets.values() for one in instances]
+    others = [outcome.source_key for outcome in outcomes]
+    places.write(work, part, places.records_of(every, others, key))
     counts = {
-        "instances": sum(map(len, buckets.values())),
+        "instances": len(every),
         "outcomes": len(outcomes),
         "not_dicom": sum(outcome.code in NOT_DICOM for outcome in outcomes),
     }
@@ -157,11 +164,6 @@ def make_outcome(
 def stored_outcome(source_key: str, size: int) -> Outcome:
     """Return the outcome of an input that is stored."""
     return Outcome(source_key, "stored", "encode", "stored", CODES["stored"], size)
-
-
-def bucket_name(instance: Instance, key: Key, n_buckets: int) -> str:
-    """Return the bucket of an instance's series."""
-    return f"{int(plan.series_key(instance, key)[:8], 16) % n_buckets:05d}"
 
 
 def read_instances(files: Iterable[SourceFile]) -> list[Instance]:

@@ -1,23 +1,52 @@
 """Plan: one bucket's series at a time, with what resolve and encode found out."""
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from dicomdask import plan
 from dicomdask.errors import CODES
-from dicomdask.model import Instance, Outcome, PlannedVolume
+from dicomdask.model import Instance, Outcome, PlannedVolume, SourceFile, Verdict
 from dicomdask.policy import Policy, load_policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.index import make_outcome, stored_outcome
-from dicomdask.tasks.resolve import read_current, stored_sources
+from dicomdask.tasks.resolve import newest_of, stored_sources
 from dicomdask.work import Job, Work
 
+WAITING: Final = frozenset({"conflict", "source-changed", "unreadable"})
+"""The codes of verdicts that may end: a copy goes, or a file comes back."""
 
-def plan_bucket(bucket: str, *, work_url: str) -> dict[str, int]:
-    """Plan the series of one bucket; return counts."""
+
+def plan_buckets(buckets: Sequence[str], *, work_url: str) -> dict[str, Any]:
+    """Plan the series of some buckets; return counts, and which wait for an end."""
     work = Work(work_url)
     job = work.require_job()
+    changed = work.read_changed()
+    counts: dict[str, Any] = {"volumes": 0, "outcomes": 0, "waiting": []}
+    for bucket in buckets:
+        verdicts = work.read_found(bucket)
+        made = _plan_bucket(work, job, bucket, changed, verdicts)
+        work.write_plan(bucket, made)
+        counts["volumes"] += len(made.volumes)
+        counts["outcomes"] += len(made.outcomes)
+        if any(verdict.code in WAITING for verdict in verdicts.values()):
+            counts["waiting"].append(bucket)
+    return counts
+
+
+Verdicts = dict[tuple[str, str], Verdict]
+
+
+def _plan_bucket(
+    work: Work,
+    job: Job,
+    bucket: str,
+    changed: Mapping[str, SourceFile],
+    verdicts: Verdicts,
+) -> plan.Plan:
     key = resolve_key(job.key)
-    fit, outcomes, duplicates = _sift(work, bucket, key)
+    current = newest_of(work.read_bucket(bucket), changed)
+    fit, outcomes, duplicates = _sift(work, bucket, current, verdicts, key)
     if job.settings.where and fit:
         fit, others = plan.filter_instances(fit, job.settings.where)
         reason = CODES["filtered"]
@@ -32,48 +61,48 @@ def plan_bucket(bucket: str, *, work_url: str) -> dict[str, int]:
         duplicates=duplicates,
     )
     every = sorted([*made.outcomes, *outcomes], key=lambda one: one.source_key)
-    work.write_plan(bucket, plan.Plan(made.volumes, tuple(every)))
-    return {"volumes": len(made.volumes), "outcomes": len(every)}
+    return plan.Plan(made.volumes, tuple(every))
 
 
 Sifted = tuple[list[Instance], list[Outcome], Counter[str]]
 
 
-def _sift(work: Work, bucket: str, key: Key) -> Sifted:
+def _sift(
+    work: Work, bucket: str, current: list[Instance], found: Verdicts, key: Key
+) -> Sifted:
     """Return the fit instances, the outcomes of others, and duplicates by UID."""
     verdicts = {
-        state: verdict
-        for state, verdict in work.read_verdicts().items()
-        if verdict.code != "stored"
+        state: verdict for state, verdict in found.items() if verdict.code != "stored"
     }
-    current = read_current(work, bucket)
     gone = {
         one.url
         for one in current
-        for found in [verdicts.get((one.url, one.token))]
-        if found is not None and found.code == "source-changed"
+        for verdict in [verdicts.get((one.url, one.token))]
+        if verdict is not None and verdict.code == "source-changed"
     }
-    kept, outcomes = _spare(work, current, gone, key)
+    kept, outcomes = _spare(work, bucket, current, gone, key)
     fit: list[Instance] = []
     duplicates: Counter[str] = Counter()
     for one in kept:
-        found = verdicts.get((one.url, one.token))
-        if found is None:
+        verdict = verdicts.get((one.url, one.token))
+        if verdict is None:
             fit.append(one)
             continue
-        outcomes.append(make_outcome(one, found.stage, found.code, found.reason, key))
-        duplicates[one.sop_instance_uid] += found.code == "duplicate"
+        told = (verdict.stage, verdict.code, verdict.reason)
+        outcomes.append(make_outcome(one, *told, key))
+        duplicates[one.sop_instance_uid] += verdict.code == "duplicate"
     return fit, outcomes, duplicates
 
 
 def _spare(
-    work: Work, current: list[Instance], gone: set[str], key: Key
+    work: Work, bucket: str, current: list[Instance], gone: set[str], key: Key
 ) -> tuple[list[Instance], list[Outcome]]:
     """Set aside the stored series of which a source is gone: they stay as they are.
 
     To encode such a series again would lose the slices whose sources are gone.
     """
-    stored = stored_sources(str(work.require_job().store)) if gone else frozenset()
+    store = str(work.require_job().store)
+    stored = stored_sources(store, [bucket]) if gone else frozenset()
     names = (
         {one.url: plan.source_key(one.url, key) for one in current} if stored else {}
     )
@@ -115,20 +144,31 @@ def keep_planned(work: Work, name: str, before: plan.Plan) -> None:
         work.write_plan(name, plan.Plan(tuple(kept), tuple(outcomes)))
 
 
-def prune(work: Work, *, limit: int | None, memory: int | None, key: Key) -> bool:
+def prune(
+    work: Work,
+    names: Iterable[str],
+    *,
+    limit: int | None,
+    memory: int | None,
+    key: Key,
+) -> list[str]:
     """Take out of the plan what is beyond a number of volumes, or needs more memory.
 
-    Returns whether there was any.
+    Returns the parts in which there was any.
 
     Parameters
     ----------
+    names
+        The parts of the plan to look at.
     limit
         How many volumes to keep over all parts of the plan.
     memory
         The bytes that one task may take.
     """
-    left, any_pruned = limit, False
-    for name, part in work.read_plans().items():
+    left = limit
+    pruned: list[str] = []
+    for name in sorted(names):
+        part = work.read_plan(name)
         kept, outcomes = [], list(part.outcomes)
         for volume in part.volumes:
             code = _reason_to_drop(volume, left, memory)
@@ -141,10 +181,10 @@ def prune(work: Work, *, limit: int | None, memory: int | None, key: Key) -> boo
                 for frame in volume.frames
             ]
         if len(kept) < len(part.volumes):
-            any_pruned = True
+            pruned.append(name)
             outcomes.sort(key=lambda one: one.source_key)
             work.write_plan(name, plan.Plan(tuple(kept), tuple(outcomes)))
-    return any_pruned
+    return pruned
 
 
 def _reason_to_drop(

@@ -17,8 +17,9 @@ from pydicom.uid import (
 
 from dicomdask import commits, header, pixels, plan, storage
 from dicomdask.errors import CODES, InputError
-from dicomdask.model import Instance, PlannedFrame, Stage, Verdict
+from dicomdask.model import Instance, PlannedFrame, SourceFile, Stage, Verdict
 from dicomdask.pseudonym import Key, resolve_key
+from dicomdask.tasks import places
 from dicomdask.tasks.attempts import Attempts
 from dicomdask.tasks.barrier import guard, quiet
 from dicomdask.tasks.isolate import Cell
@@ -38,31 +39,38 @@ NATIVE: Final = frozenset(
 )
 
 
-def read_current(work: Work, bucket: str) -> list[Instance]:
-    """Return the instances of one bucket, each file in its newest state only."""
-    changed = work.read_changed()
+def newest_of(
+    instances: Iterable[Instance], changed: Mapping[str, SourceFile]
+) -> list[Instance]:
+    """Return instances in the order of their URLs, each file's newest state only."""
 
     def is_newest(instance: Instance) -> bool:
         newest = changed.get(instance.url)
         return instance.token == (newest.token if newest else "")
 
-    return sorted(filter(is_newest, work.read_bucket(bucket)), key=lambda one: one.url)
+    return sorted(filter(is_newest, instances), key=lambda one: one.url)
 
 
-def write_batches(work: Work, key: Key) -> list[str]:
+def write_batches(work: Work, key: Key, buckets: Iterable[str]) -> list[str]:
     """Write the groups that need a decision to the work directory; name the batches.
 
     In each group the copy to prefer comes first: one that is stored already, then one
     whose pixels are not compressed, then the smallest digest of the header.
+
+    Parameters
+    ----------
+    buckets
+        Where members of such groups lie.
     """
     job = work.require_job()
-    repeats = find_repeats(work, job)
-    _release(work, repeats)
-    verdicts = work.read_verdicts()
+    chosen = sorted(_with_copies(work, key, buckets))
+    repeats = find_repeats(work, job, chosen)
+    verdicts = _release(work, chosen, repeats)
     groups = [group for group in repeats if _is_open(group, verdicts)]
     if not groups:
         return []
-    stored = stored_sources(str(job.store))
+    found = {places.bucket_of(one, key) for group in groups for one in group}
+    stored = stored_sources(str(job.store), found)
 
     def rank(instance: Instance) -> tuple[bool, bool, str, str]:
         return (
@@ -81,18 +89,44 @@ def write_batches(work: Work, key: Key) -> list[str]:
     return names
 
 
-def _release(work: Work, repeats: Iterable[Iterable[Instance]]) -> None:
-    """Take back what was decided on instances that repeat no other any more."""
+def _with_copies(work: Work, key: Key, buckets: Iterable[str]) -> set[str]:
+    """Return the buckets, and those of the copies that were decided on with theirs."""
+    chosen = set(buckets)
+    uids = {
+        one.sop_instance_uid
+        for bucket in chosen
+        for states in [work.read_found(bucket)]
+        for one in (work.read_bucket(bucket) if states else ())
+        if (one.url, one.token) in states
+    }
+    digests = [places.instance_digest(uid, key) for uid in uids]
+    return chosen | places.names_of(places.find(work, digests))
+
+
+Verdicts = dict[tuple[str, str], Verdict]
+
+
+def _release(
+    work: Work, buckets: Iterable[str], repeats: Iterable[Iterable[Instance]]
+) -> Verdicts:
+    """Take back what was decided on instances that repeat no other any more.
+
+    Returns all that is decided on the files of the buckets.
+    """
     repeated = {(one.url, one.token) for group in repeats for one in group}
-    lone = [
-        replace(verdict, code="stored")
-        for state, verdict in work.read_verdicts().items()
+    verdicts: Verdicts = {}
+    for bucket in buckets:
+        verdicts |= work.read_found(bucket)
+    lone = {
+        state: replace(verdict, code="stored")
+        for state, verdict in verdicts.items()
         if verdict.stage == "resolve"
         and verdict.code != "stored"
         and state not in repeated
-    ]
+    }
     if lone:
-        work.write_verdicts(f"{work.next_verdict():06d}-again", lone)
+        work.write_verdicts(f"{work.next_verdict():06d}-again", list(lone.values()))
+    return verdicts | lone
 
 
 def _batches(groups: Iterable[list[Instance]]) -> list[list[Instance]]:
@@ -104,11 +138,12 @@ def _batches(groups: Iterable[list[Instance]]) -> list[list[Instance]]:
     return batches
 
 
-def find_repeats(work: Work, job: Job) -> list[list[Instance]]:
+def find_repeats(work: Work, job: Job, buckets: Iterable[str]) -> list[list[Instance]]:
     """Return the groups of storable instances that share a SOP Instance UID."""
+    changed = work.read_changed()
     groups: dict[str, list[Instance]] = defaultdict(list)
-    for bucket in work.bucket_names():
-        for instance in read_current(work, bucket):
+    for bucket in buckets:
+        for instance in newest_of(work.read_bucket(bucket), changed):
             if _may_be_stored(instance, job):
                 groups[instance.sop_instance_uid].append(instance)
     return [groups[uid] for uid in sorted(groups) if len(groups[uid]) > 1]
@@ -141,26 +176,36 @@ def has_ended(verdict: Verdict) -> bool:
     return verdict.code == "unreadable" and storage.is_openable(verdict.url)
 
 
-def reopen(work: Work) -> bool:
+def reopen(work: Work, buckets: Iterable[str]) -> set[str]:
     """Let files be tried again for which the reason of their verdict has ended.
 
-    Returns whether there is any. It is asked once a run: a file that can be opened and
+    Returns the buckets with such. It is asked once a run: a file that can be opened and
     still not be read is tried once in each run, and does not keep one from its end.
     """
-    ended = [one for one in work.read_verdicts().values() if has_ended(one)]
+    found = {
+        bucket: [one for one in work.read_found(bucket).values() if has_ended(one)]
+        for bucket in buckets
+    }
+    ended = [one for verdicts in found.values() for one in verdicts]
     fit = [replace(one, code="stored") for one in ended if one.stage == "encode"]
     if fit:
         work.write_verdicts(f"{work.next_verdict():06d}-again", fit)
-    return bool(ended)
+    return {bucket for bucket, verdicts in found.items() if verdicts}
 
 
-def stored_sources(store: str) -> frozenset[str]:
-    """Return the source keys of the instances that the newest commit holds."""
+def stored_sources(store: str, buckets: Iterable[str]) -> frozenset[str]:
+    """Return the source keys that the newest commit holds of some buckets' series."""
     parent = commits.read_commit(store)
     if parent is None:
         return frozenset()
-    rows = commits.read_rows(store, parent, "instances")
-    return frozenset(row["source_key"] for row in rows)
+    found = commits.sweep(
+        store,
+        "instances",
+        parent.tables.get("instances", ()),
+        map(commits.begins_with, sorted(buckets)),
+        columns=("series_key", "source_key"),
+    )
+    return frozenset(one for table in found for one in table["source_key"].to_pylist())
 
 
 def resolve_batch(name: str, *, work_url: str) -> dict[str, int]:

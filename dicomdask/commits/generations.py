@@ -1,34 +1,18 @@
-"""The generations of a dataset: immutable table parts, and commits that name them.
-
-A commit is one exclusive creation of `commits/<n>.json`; the highest n is the dataset.
-Nothing that a commit names ever changes, so a reader of an old commit reads old bytes.
-"""
+"""Commits: read them, and make the next one whoever else does."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from dicomdask import storage, tables
-from dicomdask.errors import CommitConflictError, ReadError, StoreError
+from dicomdask.commits.parts import TablePart, read_part
+from dicomdask.commits.runs import next_parts
+from dicomdask.errors import CommitConflictError, StoreError
 from dicomdask.model import FORMAT
 
-MERGE_ROWS: Final = 1 << 16
-"""A commit rewrites parts with fewer rows, so that their number stays small."""
-MAX_ROWS: Final = 1 << 20
-"""No part has more rows."""
 RETRIES: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class TablePart:
-    """One Parquet file of a table."""
-
-    path: str
-    rows: int
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +87,13 @@ def _to_json(commit: Commit) -> bytes:
     return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
 
 
+def identity(commit: Commit) -> str:
+    """Return a digest that no other commit has."""
+    return hashlib.sha256(_to_json(commit)).hexdigest()
+
+
 def read_table(store: str, commit: Commit, name: str) -> tables.Table:
-    """Return one table of a commit, its parts' digests checked.
+    """Return one table of a commit in its order, its parts' digests checked.
 
     Raises
     ------
@@ -112,7 +101,7 @@ def read_table(store: str, commit: Commit, name: str) -> tables.Table:
         If a part is missing or damaged.
     """
     parts = [read_part(store, part) for part in commit.tables.get(name, ())]
-    return tables.concat(name, parts)
+    return tables.sort(name, tables.concat(name, parts))
 
 
 def read_rows(store: str, commit: Commit, name: str) -> list[dict[str, Any]]:
@@ -130,38 +119,23 @@ def read_columns(
         yield from zip(*(table[one].to_pylist() for one in columns), strict=True)
 
 
-def read_part(
-    store: str, part: TablePart, *, columns: Sequence[str] | None = None
-) -> tables.Table:
-    """Return one part of a table; raise ReadError if it is missing or damaged."""
-    try:
-        data = storage.read(storage.join(store, part.path))
-    except FileNotFoundError:
-        raise ReadError(
-            f"{part.path} is named by the commit but missing in {store}; restore it, "
-            "or convert again from the sources"
-        ) from None
-    if hashlib.sha256(data).hexdigest() != part.sha256:
-        raise ReadError(
-            f"{part.path} in {store} is damaged (its digest is not the commit's); "
-            "restore it, or convert again from the sources"
-        )
-    return tables.from_parquet(data, columns)
-
-
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a commit does to the tables: rows to add, and whose rows go."""
+    """What a commit does to the tables: rows to add, and whose rows go.
 
-    rows: Mapping[str, tables.Table]
-    dropped_series: frozenset[str]
-    dropped_sources: frozenset[str]
+    `rows` come in batches, some rows of some tables each. Where batches are made only
+    when they are asked for, no more than one is held; of each table, no batch has keys
+    below those of the batch before.
+    """
+
+    rows: Collection[Mapping[str, tables.Table]] = ()
+    dropped_series: frozenset[str] = frozenset()
+    dropped_sources: frozenset[str] = frozenset()
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing would change."""
-        added = sum(table.num_rows for table in self.rows.values())
-        return not (added or self.dropped_series or self.dropped_sources)
+        return not (self.rows or self.dropped_series or self.dropped_sources)
 
 
 def publish(
@@ -189,9 +163,13 @@ def publish(
         change = change_of(parent)
         if parent is not None and change.is_empty:
             return None
-        parts = {
-            name: _next_parts(store, parent, name, change) for name in tables.SCHEMAS
-        }
+        parts = next_parts(
+            store,
+            parent.tables if parent else {},
+            change.rows,
+            dropped_series=change.dropped_series,
+            dropped_sources=change.dropped_sources,
+        )
         commit = describe(parent.n + 1 if parent else 0, parts)
         try:
             with storage.room_at(store):
@@ -202,47 +180,3 @@ def publish(
     raise CommitConflictError(
         f"other runs kept committing to {store} first; run again when they are done"
     )
-
-
-def _next_parts(
-    store: str, parent: Commit | None, name: str, change: Change
-) -> tuple[TablePart, ...]:
-    """Keep the large parts that nothing leaves; write the other rows anew."""
-    kept: list[TablePart] = []
-    loose: list[tables.Table] = []
-    touched = change.rows[name].num_rows > 0
-    for part in parent.tables.get(name, ()) if parent else ():
-        table = read_part(store, part)
-        rest = _without(name, table, change)
-        if rest.num_rows == table.num_rows and part.rows >= MERGE_ROWS:
-            kept.append(part)
-        else:
-            loose.append(rest)
-            touched |= rest.num_rows < table.num_rows
-    if not touched and parent is not None:
-        return parent.tables.get(name, ())
-    merged = tables.sort(name, tables.concat(name, [*loose, change.rows[name]]))
-    written = [
-        write_part(store, name, merged.slice(start, MAX_ROWS))
-        for start in range(0, merged.num_rows, MAX_ROWS)
-    ]
-    return (*kept, *written)
-
-
-def _without(name: str, table: tables.Table, change: Change) -> tables.Table:
-    column, dropped = (
-        ("source_key", change.dropped_sources)
-        if name == "inputs"
-        else ("series_key", change.dropped_series)
-    )
-    return tables.drop_rows(table, column, dropped)
-
-
-def write_part(store: str, name: str, table: tables.Table) -> TablePart:
-    """Write one part of a table under the digest of its content."""
-    data = tables.to_parquet(table)
-    sha256 = hashlib.sha256(data).hexdigest()
-    path = f"tables/{name}/{sha256[:32]}.parquet"
-    with storage.room_at(store):
-        storage.write(storage.join(store, path), data)
-    return TablePart(path, table.num_rows, len(data), sha256)
