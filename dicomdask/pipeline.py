@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import dask.dataframe as dd
 
 FILES_PER_PARTITION: Final = 256
+MAX_PARTITIONS: Final = 25_000
+"""A graph has twice as many tasks, and 20 MB at most."""
 ANY_PORT: Final = {"dashboard_address": ":0"}
 """Any free port: two runs on one machine do not warn of each other."""
 LOCAL_SCHEDULERS: Final = ("synchronous", "threads", "processes")
@@ -69,7 +71,8 @@ def encode_bag(
 
 
 def _over(elements: Sequence[Any]) -> db.Bag:
-    return db.from_sequence(list(elements), npartitions=max(1, len(elements)))
+    n_partitions = min(max(1, len(elements)), MAX_PARTITIONS)
+    return db.from_sequence(list(elements), npartitions=n_partitions)
 
 
 def index_sources(sources: str | Sequence[str]) -> db.Bag:
@@ -94,7 +97,8 @@ def index_sources(sources: str | Sequence[str]) -> db.Bag:
         If a source does not exist.
     """
     names = [sources] if isinstance(sources, str) else list(sources)
-    files = index.list_sources(names, exclude=())
+    found = {file.url: file for file in index.list_sources(names, exclude=())}
+    files = [found[url] for url in sorted(found)]
     n_partitions = max(1, -(-len(files) // FILES_PER_PARTITION))
     return db.from_sequence(files, npartitions=n_partitions).map_partitions(
         index.read_instances

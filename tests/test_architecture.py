@@ -39,7 +39,7 @@ WITHIN_A_FLOOR = {
 HOMES = {
     "dask": {"pipeline", "loaders/xarray"},
     "distributed": {"pipeline"},
-    "fsspec": {"storage/options", "storage/remote", "storage/urls"},
+    "fsspec": {"storage/options", "storage/remote", "storage/requests", "storage/urls"},
     "s3fs": set(),
     "zarr": {"arrays"},
     "pyarrow": {"tables"},
@@ -177,7 +177,7 @@ def test_the_plan_reaches_no_storage_no_clock_no_environment():
 def test_only_few_places_catch_everything():
     allowed = {
         *("tasks/barrier", "deid/clean", "verify", "plan/build"),
-        *("cli/output", "storage/remote"),
+        *("cli/output", "storage/requests"),
     }
     users = {
         name

@@ -147,8 +147,6 @@ def test_folder_without_dicom(tmp_path: Path, pile: Path, store: Path) -> None:
     is_whole(store)
 
 
-
-
 @pytest.mark.parametrize(
     "words",
     [

@@ -263,7 +263,7 @@ def test_index_calls_the_library(
 ) -> None:
     session = fake_session()
     count, opened, index = Recorder(7), Recorder(session), Recorder(5)
-    monkeypatch.setattr(steps, "count_files", count)
+    monkeypatch.setattr(steps, "require_files", count)
     monkeypatch.setattr(steps, "open_session", opened)
     monkeypatch.setattr(steps, "index", index)
     work = str(tmp_path / "w")

@@ -26,9 +26,9 @@ LARGE = 100_000
 
 @pytest.fixture(autouse=True)
 def forget_connections():
-    storage.remote._filesystem.cache_clear()
+    storage.requests.filesystem_of.cache_clear()
     yield
-    storage.remote._filesystem.cache_clear()
+    storage.requests.filesystem_of.cache_clear()
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_opening_reads_a_commit_and_lists_no_table(bucket, key_file, between):
 def test_a_store_that_fails_now_and_then_harms_nothing(
     seed, bucket, key_file, between, here, monkeypatch
 ):
-    monkeypatch.setattr(storage.remote, "WAITS", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(storage.requests, "WAITS", (0.01, 0.02, 0.04))
     between.faults = proxy.seeded(seed, rate=0.2)
     made = run(bucket, key_file)
     assert made.commit.n == 0
@@ -150,7 +150,7 @@ def test_a_store_that_fails_now_and_then_harms_nothing(
 
 @pytest.mark.parametrize("fault", [proxy.Fault.RESET, proxy.Fault.INTERNAL_ERROR])
 def test_a_store_that_stays_down_is_named(fault, bucket, between, monkeypatch):
-    monkeypatch.setattr(storage.remote, "WAITS", (0.01,))
+    monkeypatch.setattr(storage.requests, "WAITS", (0.01,))
     between.faults = proxy.always(fault)
     with pytest.raises(StorageError, match="does not answer as it should"):
         storage.read(f"{bucket}/in/0001.dcm")
@@ -256,7 +256,7 @@ def test_the_command_with_a_file_of_options_and_workers_of_its_own(
 
 def test_a_wrong_secret_is_said_and_not_repeated(bucket, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hushhush")
-    storage.remote._filesystem.cache_clear()
+    storage.requests.filesystem_of.cache_clear()
     with pytest.raises(StorageError, match="denies access") as caught:
         storage.read(f"{bucket}/in/0001.dcm")
     assert "hushhush" not in str(caught.value)
@@ -269,7 +269,7 @@ def test_options_of_one_dataset_leave_the_others_alone(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv(storage.OPTIONS_VARIABLE, "")
-    storage.remote._filesystem.cache_clear()
+    storage.requests.filesystem_of.cache_clear()
     options = {"key": ceph.key, "secret": ceph.secret}
     there = dicomdask.open_dataset(f"{bucket}/out.zarr", storage_options=options)
     (volume,) = there.volumes.volume_id

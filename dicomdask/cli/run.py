@@ -79,7 +79,7 @@ def convert(
 def index(sources: tuple[str, ...], work: str, **options: Any) -> int:
     """List the sources and read the headers of what is new."""
     exclude = (storage.resolve(work),)
-    steps.count_files(sources, exclude=exclude)
+    steps.require_files(sources, exclude=exclude)
     session = steps.open_session(work, create=True, progress=ProgressLine(), **options)
     with session:
         n_indexed = steps.index(session, sources, exclude=exclude)

@@ -9,10 +9,10 @@ from dicomdask.steps.session import Progress, Session, default_work, open_sessio
 from dicomdask.steps.stages import (
     Summary,
     commit,
-    count_files,
     encode,
     index,
     make_plan,
+    require_files,
 )
 from dicomdask.steps.target import check_store, require_dataset, set_target
 from dicomdask.steps.together import convert, finish, prepare
@@ -24,7 +24,6 @@ __all__ = [
     "check_store",
     "commit",
     "convert",
-    "count_files",
     "default_work",
     "encode",
     "finish",
@@ -34,5 +33,6 @@ __all__ = [
     "prepare",
     "pseudonymize",
     "require_dataset",
+    "require_files",
     "set_target",
 ]

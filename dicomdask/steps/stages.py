@@ -27,7 +27,7 @@ from dicomdask.tasks.planned import (
 from dicomdask.work import Job, Work
 
 LOGGER: Final = logging.getLogger("dicomdask")
-MANIFEST_FILES: Final = 256
+MANIFEST_FILES: Final = index_task.part_files(0)
 BATCH_SECONDS: Final = (1.0, 20.0)
 """A batch of tasks is at least and at most about this long."""
 SECONDS_PER_HEADER: Final = 0.001
@@ -66,9 +66,10 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
     """
     work = session.work
     files = index_task.list_sources(sources, exclude=exclude)
-    session.progress("list", len(files), len(files))
-    again = index_task.unreadable_before(work, files)
-    index_task.extend_manifest(work, files, again=again, part_files=MANIFEST_FILES)
+    n_files = index_task.extend_manifest(
+        work, files, progress=lambda n: session.progress("list", n, n + 1)
+    )
+    session.progress("list", n_files, n_files)
     done = work.indexed_parts()
     left = [part for part in work.manifest_parts() if part not in done]
     bag = pipeline.index_bag(left, work_url=work.url)
@@ -79,14 +80,21 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
     return sum(one["instances"] + one["outcomes"] for one in counts)
 
 
-def count_files(sources: Sequence[str], *, exclude: tuple[str, ...]) -> int:
-    """Return how many files the sources hold; raise NoDicomError for none."""
-    n_files = len(index_task.list_sources(sources, exclude=exclude))
-    if not n_files:
+def require_files(sources: Sequence[str], *, exclude: tuple[str, ...]) -> None:
+    """Check that all sources exist and hold a file, as far as that is told at once.
+
+    Raises
+    ------
+    SourceError
+        If a source does not exist.
+    NoDicomError
+        If none holds a file.
+    """
+    found = [storage.has_files(one, exclude=exclude) for one in sources]
+    if not any(found):
         raise NoDicomError(
             f"no file in {', '.join(sources)}; name the folder that holds DICOM"
         )
-    return n_files
 
 
 def _require_dicom(work: Work, sources: Sequence[str]) -> None:

@@ -19,10 +19,10 @@ from dicomdask.steps.session import (
 from dicomdask.steps.stages import (
     Summary,
     commit,
-    count_files,
     encode,
     index,
     make_plan,
+    require_files,
 )
 from dicomdask.steps.target import (
     check_places,
@@ -157,7 +157,7 @@ def prepare(
     check_places(target, directory)
     check_settings(settings, limit)
     pipeline.check_scheduler(scheduler, memory)
-    count_files(sources, exclude=(target, directory))
+    require_files(sources, exclude=(target, directory))
     if overwrite:
         if key_file is not None:
             resolve_key(KeyReference(key_file))

@@ -34,6 +34,7 @@ __all__ = [
     "describe",
     "encode_path",
     "exists",
+    "has_files",
     "is_file",
     "is_local",
     "is_openable",
@@ -88,6 +89,20 @@ def list_files(source: str, *, exclude: tuple[str, ...] = ()) -> Iterator[Source
     left_out = tuple(one for one in exclude if is_local(one) == is_local(url))
     found: Iterator[SourceFile] = _at(url).list_files(url, source, left_out)
     return found
+
+
+def has_files(source: str, *, exclude: tuple[str, ...] = ()) -> bool:
+    """Return whether a source holds a file; a distant one is only asked if it is there.
+
+    Raises
+    ------
+    SourceError
+        If nothing is there.
+    """
+    url = resolve(source)
+    if is_local(url) or not remote.is_source(url):  # then listing says what is wrong
+        return any(True for _ in list_files(source, exclude=exclude))
+    return True
 
 
 def describe(url: str) -> SourceFile:

@@ -1,133 +1,29 @@
-"""Objects that fsspec reaches: bounded requests, tried again, never renamed.
-
-The libraries below try again by themselves; here each request is tried again from its
-start, so that an answer that breaks off in its middle is asked for anew. A request that
-ends well answers the same however often it is sent, so that does no harm.
-"""
+"""Objects that fsspec reaches: bounded ranges, one PUT each, never renamed."""
 
 import datetime
 import errno
 import io
-import json
-import os
-import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache
-from typing import Any, BinaryIO, Final, TypeVar, cast
+from itertools import chain
+from typing import Any, BinaryIO, Final, cast
 
 import fsspec
 
-from dicomdask.errors import (
-    DicomDaskError,
-    SourceError,
-    StorageError,
-    StoreError,
-)
+from dicomdask.errors import SourceError, StoreError
 from dicomdask.model import SourceFile
 from dicomdask.storage.listed import NOT_A_FILE, Listed
-from dicomdask.storage.options import options_of
+from dicomdask.storage.requests import ANSWERS, ask, open_store
 from dicomdask.storage.urls import join
 
-Result = TypeVar("Result")
-
-WAITS: Final = (0.2, 1.0, 4.0)
-"""Seconds between tries, give or take a half; the libraries below have their own."""
-
-DEFAULTS: Final[dict[str, dict[str, Any]]] = {
-    scheme: {"max_concurrency": 1}  # else a read asks for the size first
-    for scheme in ("s3", "s3a")
-}
 SUFFIX_RANGES: Final = frozenset({"s3", "s3a", "gs", "gcs", "memory", "http", "https"})
 """Schemes that give the end of an object without being told its size."""
+PAGED: Final = frozenset({"s3", "s3a"})
+"""Schemes that are listed page by page; elsewhere a listing is held at once."""
 ONE_PUT: Final = frozenset({"s3", "s3a"})
 """Schemes where an upload is cut unless its pieces are told to be large."""
 
-_ANSWERS: Final = (
-    FileNotFoundError,
-    FileExistsError,
-    IsADirectoryError,
-    NotADirectoryError,
-)
-_FINAL: Final = {errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ENAMETOOLONG}
-_NO_ACCESS: Final = {
-    "ClientAuthenticationError",
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "ProfileNotFound",
-}
-
-
-# --- requests -----------------------------------------------------------------
-
-
-def _open(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Return the file system of a URL, and the path on it."""
-    scheme, rest = url.split("://", 1)
-    root = f"{scheme}://{rest.split('/', 1)[0]}"
-    options = json.dumps(options_of(url), sort_keys=True)
-    filesystem = _filesystem(os.getpid(), root, options)
-    return filesystem, filesystem._strip_protocol(url)
-
-
-@lru_cache(maxsize=64)
-def _filesystem(pid: int, root: str, options: str) -> fsspec.AbstractFileSystem:
-    """Return one file system for all threads of a process; a fork gets its own."""
-    del pid
-    scheme = root.split("://", 1)[0]
-    own = {"use_listings_cache": False, "skip_instance_cache": True}
-    given = {**own, **DEFAULTS.get(scheme, {}), **json.loads(options)}
-    try:
-        found, _ = fsspec.core.url_to_fs(root, **given)
-    except Exception as error:  # noqa: BLE001 - each library has its own
-        raise _failure(root, error) from None
-    return found
-
-
-def _ask(url: str, function: Callable[..., Result], *args: Any, **options: Any) -> Any:
-    """Send a request, again where it may pass the next time.
-
-    Raises
-    ------
-    StorageError
-        If it does not pass: access is denied, or nothing answers.
-    """
-    for wait in (*WAITS, None):
-        try:
-            return function(*args, **options)
-        except _ANSWERS:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in _FINAL:
-                raise
-            is_final = isinstance(error, DicomDaskError) or _is_refusal(error)
-            if wait is None or is_final:
-                raise _failure(url, error) from None
-            time.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
-    return None
-
-
-def _is_refusal(error: Exception) -> bool:
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return isinstance(error, PermissionError) or bool(names & _NO_ACCESS)
-
-
-def _failure(url: str, error: Exception) -> DicomDaskError:
-    """Say what failed. A message of a library may hold anything: only its class."""
-    scheme, rest = url.split("://", 1)
-    place = f"{scheme}://{rest.split('/', 1)[0]}"
-    if isinstance(error, DicomDaskError):
-        return error
-    if _is_refusal(error):
-        return StorageError(
-            f"{place} denies access ({type(error).__name__}); check the credentials in "
-            "the environment or in --storage-options",
-        )
-    return StorageError(
-        f"{place} does not answer as it should ({type(error).__name__}); check its "
-        "address and the network, then run again",
-    )
+Info = dict[str, Any]
 
 
 # --- list ---------------------------------------------------------------------
@@ -135,30 +31,97 @@ def _failure(url: str, error: Exception) -> DicomDaskError:
 
 def list_files(url: str, source: str, exclude: tuple[str, ...]) -> Iterator[SourceFile]:
     """List an object, what is below a prefix, or what a glob pattern finds."""
-    filesystem, path = _open(url)
-    found = _find(url, filesystem, path)
-    if not found and fsspec.core.has_magic(path):
-        found = _ask(url, filesystem.glob, path, detail=True)
-    if not found:
+    filesystem, path = open_store(url)
+    folders = tuple(join(one, "") for one in exclude)
+    found = _below(url)
+    first = next(found, None)
+    if first is None:
+        found = iter(_matches(url, filesystem, path).items())
+        first = next(found, None)
+    if first is None:
         raise SourceError(
             f"no such source: {source}; give an object, a prefix or a glob"
         )
-    folders = tuple(join(one, "") for one in exclude)
-    for name in sorted(found):
-        if found[name].get("type") == "directory" or name.endswith("/"):
-            continue
-        listed = _source_file(_url_of(url, path, name), found[name])
+    for name, info in chain([first], found):
+        listed = _source_file(_url_of(url, path, name), info)
         if not listed.url.startswith(folders):
             yield listed
+
+
+def is_source(url: str) -> bool:
+    """Return whether anything is there to list; see `list_files`."""
+    filesystem, path = open_store(url)
+    return exists(url) or bool(_matches(url, filesystem, path))
+
+
+def _matches(
+    url: str, filesystem: fsspec.AbstractFileSystem, path: str
+) -> dict[str, Info]:
+    if not fsspec.core.has_magic(path):
+        return {}
+    found: dict[str, Info] = ask(url, filesystem.glob, path, detail=True)
+    return {name: found[name] for name in sorted(found) if _is_object(name, found)}
+
+
+def _is_object(name: str, found: Mapping[str, Info]) -> bool:
+    return found[name].get("type") != "directory" and not name.endswith("/")
+
+
+def _below(url: str) -> Iterator[tuple[str, Info]]:
+    """Yield the objects below a prefix, or the object itself, in order of names."""
+    filesystem, path = open_store(url)
+    if url.split("://", 1)[0] in PAGED:
+        yield from _pages(url, filesystem, path)
+        return
+    found = _find(url, filesystem, path)
+    yield from (
+        (name, found[name]) for name in sorted(found) if _is_object(name, found)
+    )
+
+
+def _pages(
+    url: str, filesystem: fsspec.AbstractFileSystem, path: str
+) -> Iterator[tuple[str, Info]]:
+    """Do what `_find` does, of which no more than a page is held at a time."""
+    bucket, key, _ = filesystem.split_path(path)
+    prefix = f"{key}/" if key else ""
+    more: dict[str, str] = {}
+    n_found = 0
+    while True:
+        try:
+            page = ask(
+                url,
+                filesystem.call_s3,
+                "list_objects_v2",
+                Bucket=bucket,
+                Prefix=prefix,
+                **more,
+            )
+        except FileNotFoundError:
+            return
+        for one in page.get("Contents", ()):
+            n_found += 1
+            if not one["Key"].endswith("/"):
+                yield f"{bucket}/{one['Key']}", {**one, "size": one["Size"]}
+        if not page.get("IsTruncated"):
+            break
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+    if not n_found and key:
+        with suppress(*ANSWERS):
+            info = ask(url, filesystem.info, path)
+            if info.get("type") != "directory":
+                yield path, info
 
 
 def _find(
     url: str, filesystem: fsspec.AbstractFileSystem, path: str
 ) -> dict[str, dict[str, Any]]:
     try:
-        found: dict[str, dict[str, Any]] = _ask(url, filesystem.find, path, detail=True)
-    except _ANSWERS:
+        found: dict[str, dict[str, Any]] = ask(url, filesystem.find, path, detail=True)
+    except ANSWERS:
         return {}
+    if isinstance(found, list):  # adlfs, of an object
+        return {name: ask(url, filesystem.info, name) for name in found}
     return found
 
 
@@ -180,16 +143,15 @@ def _etag(info: dict[str, Any]) -> str:
     for name in ("ETag", "etag", "md5Hash", "generation", "mtime", "LastModified"):
         if info.get(name):
             return str(info[name]).strip('"')
-    changed = info.get("last_modified") or info.get("created") or ""
-    return f"{changed}-{info.get('size')}"
+    return f"{_modified(info)}-{info.get('size')}"
 
 
 def describe(url: str) -> SourceFile:
     """Return the present state of one object."""
-    filesystem, path = _open(url)
+    filesystem, path = open_store(url)
     try:
-        info = _ask(url, filesystem.info, path)
-    except _ANSWERS:
+        info = ask(url, filesystem.info, path)
+    except ANSWERS:
         return SourceFile(url, NOT_A_FILE, "")
     if info.get("type") == "directory":
         return SourceFile(url, NOT_A_FILE, "")
@@ -198,10 +160,10 @@ def describe(url: str) -> SourceFile:
 
 def list_names(url: str) -> list[str]:
     """Return the sorted names directly below a prefix, hidden ones left out."""
-    filesystem, path = _open(url)
+    filesystem, path = open_store(url)
     try:
-        paths = _ask(url, filesystem.ls, path, detail=False)
-    except _ANSWERS:
+        paths = ask(url, filesystem.ls, path, detail=False)
+    except ANSWERS:
         return []
     inside = path.rstrip("/") + "/"
     names = {one.rstrip("/").rsplit("/", 1)[-1] for one in paths if inside in one + "/"}
@@ -211,15 +173,11 @@ def list_names(url: str) -> list[str]:
 
 def list_below(url: str) -> Iterator[Listed]:
     """List all objects below a prefix, in as few requests as there are pages."""
-    filesystem, path = _open(url)
-    found = _find(url, filesystem, path)
-    root = path.rstrip("/") + "/"
-    for name in sorted(found):
-        info = found[name]
-        if info.get("type") != "directory" and name.startswith(root):
+    root = open_store(url)[1].rstrip("/") + "/"
+    for name, info in _below(url):
+        if name.startswith(root):
             size = int(info.get("size") or 0)
-            etag = str(info.get("ETag") or info.get("etag") or "")
-            yield Listed(name.removeprefix(root), size, _modified(info), etag)
+            yield Listed(name.removeprefix(root), size, _modified(info))
 
 
 def _modified(info: dict[str, Any]) -> float:
@@ -237,15 +195,19 @@ def _modified(info: dict[str, Any]) -> float:
 
 def read(url: str) -> bytes:
     """Return all bytes of an object, in one request."""
-    filesystem, path = _open(url)
-    return bytes(_ask(url, filesystem.cat_file, path))
+    filesystem, path = open_store(url)
+    return bytes(ask(url, filesystem.cat_file, path))
 
 
 def read_range(url: str, start: int, stop: int) -> bytes:
     """Return the bytes [start, stop) of an object; fewer where it ends before."""
-    filesystem, path = _open(url)
+    return _read_part(url, start=start, end=stop) if start < stop else b""
+
+
+def _read_part(url: str, **bounds: int) -> bytes:
+    filesystem, path = open_store(url)
     try:
-        return bytes(_ask(url, filesystem.cat_file, path, start=start, end=stop))
+        return bytes(ask(url, filesystem.cat_file, path, **bounds))
     except OSError as error:
         if error.errno == errno.EINVAL:  # a range behind the end
             return b""
@@ -254,22 +216,23 @@ def read_range(url: str, start: int, stop: int) -> bytes:
 
 def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
     """Return several ranges of an object, asked for at once."""
-    filesystem, path = _open(url)
+    filesystem, path = open_store(url)
     starts, stops = zip(*ranges, strict=True)
     found = filesystem.cat_ranges(
         [path] * len(ranges), list(starts), list(stops), on_error="return"
     )
     return [
-        bytes(data) if isinstance(data, bytes) else read_range(url, start, stop)
+        data
+        if isinstance(data, bytes) and start < stop
+        else read_range(url, start, stop)
         for data, (start, stop) in zip(found, ranges, strict=True)
     ]
 
 
 def read_tail(url: str, nbytes: int) -> bytes:
     """Return the last bytes of an object, all of it where it is short."""
-    filesystem, path = _open(url)
     if url.split("://", 1)[0] in SUFFIX_RANGES:
-        return bytes(_ask(url, filesystem.cat_file, path, start=-nbytes))
+        return _read_part(url, start=-nbytes)
     size = describe(url).size
     if size == NOT_A_FILE:
         raise FileNotFoundError(errno.ENOENT, "no such object")
@@ -317,8 +280,12 @@ def open_blocks(url: str, size: int | None = None) -> BinaryIO:
 
 def exists(url: str) -> bool:
     """Return whether an object, or one below it, is there."""
-    filesystem, path = _open(url)
-    return bool(_ask(url, filesystem.exists, path))
+    filesystem, path = open_store(url)
+    try:  # s3fs's own `exists` takes a bucket that it may not see for a missing one
+        ask(url, filesystem.info, path)
+    except ANSWERS:
+        return False
+    return True
 
 
 def is_file(url: str) -> bool:
@@ -374,11 +341,11 @@ def can_create_once(url: str) -> bool:
 
 
 def _put(url: str, data: bytes, **options: str) -> None:
-    filesystem, path = _open(url)
+    filesystem, path = open_store(url)
     if url.split("://", 1)[0] in ONE_PUT:
         options["chunksize"] = max(1, len(data))  # type: ignore[assignment]
     try:
-        _ask(url, filesystem.pipe_file, path, data, **options)
+        ask(url, filesystem.pipe_file, path, data, **options)
     except FileNotFoundError:
         scheme, rest = url.split("://", 1)
         raise StoreError(
@@ -388,18 +355,18 @@ def _put(url: str, data: bytes, **options: str) -> None:
 
 def remove(url: str) -> None:
     """Remove one object, if it is there."""
-    filesystem, path = _open(url)
+    filesystem, path = open_store(url)
     with suppress(FileNotFoundError):
-        _ask(url, filesystem.rm_file, path)
+        ask(url, filesystem.rm_file, path)
 
 
 def remove_tree(url: str) -> None:
     """Remove an object and all that is below it, at once or else one by one."""
-    filesystem, path = _open(url)
+    filesystem, path = open_store(url)
     if not exists(url):
         return
     try:
-        _ask(url, filesystem.rm, path, recursive=True)
+        ask(url, filesystem.rm, path, recursive=True)
     except FileNotFoundError:
         return
     except OSError:  # a store without bulk deletion

@@ -1,8 +1,9 @@
 """List and index: from files to instances in buckets, or to outcomes."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from dicomdask import header, plan, storage
@@ -11,73 +12,94 @@ from dicomdask.model import Instance, Outcome, PlannedFrame, SourceFile, Stage
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks import places
 from dicomdask.tasks.barrier import guard, quiet
+from dicomdask.tasks.known import Known
 from dicomdask.work import Work
 
+LISTED_AT_ONCE: Final = 1 << 16
+"""How many listed files are held at a time."""
 SKIPPED: Final = frozenset({"dicomdir", "no-pixels", "filtered", "not-selected"})
 NOT_DICOM: Final = frozenset({"not-dicom", "empty-file", "archive", "unreadable"})
 
 
 def list_sources(
     sources: Sequence[str], *, exclude: tuple[str, ...]
-) -> list[SourceFile]:
-    """Return the files of all sources, each once, in order of their URLs."""
-    found = {
-        file.url: file
-        for source in sources
-        for file in storage.list_files(source, exclude=exclude)
-    }
-    return sorted(found.values(), key=lambda file: file.url)
-
-
-def unreadable_before(work: Work, files: Sequence[SourceFile]) -> list[SourceFile]:
-    """Return files to try again: a permission changes neither size nor time."""
-    locked = {file.url: file for file in work.read_locked()}
-    if not locked:
-        return []
-    changed = work.read_changed()
-
-    def is_same(file: SourceFile) -> bool:
-        before = locked.get(file.url)
-        if before is None or before.etag != file.etag:
-            return False
-        return changed.get(file.url, before).token == before.token
-
-    return [
-        replace(file, token=file.etag)
-        for file in files
-        if file.size >= 0 and is_same(file) and storage.is_openable(file.url)
-    ]
+) -> Iterator[SourceFile]:
+    """Yield the files of all sources as they are listed; some may come twice."""
+    for source in sources:
+        yield from storage.list_files(source, exclude=exclude)
 
 
 def extend_manifest(
-    work: Work,
-    files: Sequence[SourceFile],
-    *,
-    part_files: int,
-    again: Sequence[SourceFile] = (),
+    work: Work, files: Iterable[SourceFile], *, progress: Callable[[int], None]
 ) -> int:
-    """Add files that are new or changed to the manifest; return how many.
+    """Add files that are new, changed or to be tried again to the manifest.
 
-    A file that is no longer listed stays in the manifest.
+    A file that is no longer listed stays in the manifest. The listing is read once and
+    never held; returns how many files it holds.
     """
     parts = work.manifest_parts()
-    listed = [file for part in parts for file in work.read_manifest(part)]
-    known = {file.url: file.etag for file in listed}
-    fresh = [file for file in files if file.url not in known]
-    altered = [
-        SourceFile(file.url, file.size, file.etag, token=file.etag)
-        for file in files
-        if known.get(file.url, file.etag) != file.etag
-    ]
-    seen = {file.url for file in altered}
-    added = [*fresh, *altered, *(file for file in again if file.url not in seen)]
-    for start in range(0, len(added), part_files):
-        name = f"{len(parts) + start // part_files:06d}"
-        work.create_manifest(name, added[start : start + part_files])
-    changed = {file.url: file for file in (*listed, *added) if file.token}
+    changed: dict[str, SourceFile] = {}
+
+    def read_parts() -> Iterator[list[SourceFile]]:
+        for part in parts:
+            listed = work.read_manifest(part)
+            changed.update({file.url: file for file in listed if file.token})
+            yield listed
+
+    known, n_listed = Known(read_parts()), 0
+    locked = {file.url: file for file in work.read_locked()}
+    waiting: list[SourceFile] = []
+    n_parts = len(parts)
+    for batch in _batches(files, LISTED_AT_ONCE):
+        n_listed += len(batch)
+        fresh, altered = known.compare(batch)
+        altered += [one for one in batch if _is_open_again(one, locked, changed)]
+        again = {one.url: replace(one, token=one.etag) for one in altered}
+        changed |= again
+        waiting += [*fresh, *again.values()]
+        while len(waiting) >= part_files(n_parts):
+            size = part_files(n_parts)
+            work.create_manifest(f"{n_parts:06d}", waiting[:size])
+            n_parts, waiting = n_parts + 1, waiting[size:]
+        if len(batch) == LISTED_AT_ONCE:
+            progress(n_listed)
+    if waiting:
+        work.create_manifest(f"{n_parts:06d}", waiting)
     if changed != work.read_changed():
         work.write_changed([changed[url] for url in sorted(changed)])
-    return len(added)
+    return n_listed
+
+
+def part_files(n_parts: int) -> int:
+    """Return how many files the next part of a manifest holds.
+
+    Parts grow, so that a hundred million files are some twenty-five thousand parts, and
+    a small pile is cut into as many pieces as there are workers.
+
+    >>> part_files(0), part_files(64), part_files(1000)
+    (256, 1024, 4096)
+    """
+    return 256 << 2 * min(2, n_parts // 64)
+
+
+def _batches(files: Iterable[SourceFile], size: int) -> Iterator[list[SourceFile]]:
+    listed = iter(files)
+    while batch := list(islice(listed, size)):
+        yield batch
+
+
+def _is_open_again(
+    file: SourceFile,
+    locked: Mapping[str, SourceFile],
+    changed: Mapping[str, SourceFile],
+) -> bool:
+    """Tell what was locked and can be read: a permission changes no size or time."""
+    before = locked.get(file.url)
+    if before is None or before.etag != file.etag or file.size < 0:
+        return False
+    if changed.get(file.url, before).token != before.token:
+        return False
+    return storage.is_openable(file.url)
 
 
 def index_part(part: str, *, work_url: str) -> dict[str, int]:
