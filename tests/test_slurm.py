@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import time
@@ -145,6 +146,7 @@ def test_a_cancelled_worker_changes_nothing(
         ids = [job.split()[0] for job in jobs]
         scripts = [slurm.run("scontrol", "write", "batch_script", i, "-") for i in ids]
         wait_until(lambda: receipts(work))
+        time.sleep(0.2)  # into the next task
         slurm.run("scancel", ids[0])
         output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
@@ -152,7 +154,7 @@ def test_a_cancelled_worker_changes_nothing(
     assert "tls://" in scripts[0]
     assert_no_secret(tmp_path, *scripts, output)
     assert content(store) == expected
-    decoded = [x for x in Path(slow.log).read_text().split("\n") if x[:6] == "decode"]
+    decoded = re.findall(r"^decode (\S+)", Path(slow.log).read_text(), re.MULTILINE)
     assert len(set(decoded)) == N_SERIES * N_SLICES < len(decoded)
     wait_until(lambda: not queue(slurm, "%i"))
     assert not list((tmp_path / "dicomdask-slurm").glob("tls-*"))
