@@ -7,6 +7,7 @@ the graph, and its keys name functions and numbers only.
 
 import json
 import logging
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -43,6 +44,7 @@ kills two: the third attempt goes apart. The others are for what kills from outs
 NO_ANSWER: Final = (OSError, CancelledError, RuntimeError, ClosedClientError)
 """What a call of a client raises whose scheduler is gone."""
 CLOSE_SECONDS: Final = 5
+REPAIR_SECONDS: Final = 5.0
 
 
 # --- wiring -------------------------------------------------------------------
@@ -347,10 +349,32 @@ def _local_cluster(memory: str | None) -> Iterator[distributed.Client]:
             scheduler=scheduler,
             silence_logs=False,  # it would restore the level before the last line
         ) as cluster,
+        _kept_up(cluster),
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         client.wait_for_workers(CPU_COUNT)
         yield client
+
+
+@contextmanager
+def _kept_up(cluster: distributed.SpecCluster) -> Iterator[None]:
+    """Replace workers whose nanny was killed too; nannies replace their worker only."""
+    has_ended = threading.Event()
+
+    def repair() -> None:
+        while not has_ended.wait(REPAIR_SECONDS):
+            for name, worker in list(cluster.workers.items()):
+                if worker.process and worker.process.returncode is not None:
+                    del cluster.workers[name]
+                    cluster.scale(CPU_COUNT)
+
+    thread = threading.Thread(target=repair, name="dicomdask-repair", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
 
 
 def parse_memory(text: str) -> int:

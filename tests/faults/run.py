@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
@@ -83,7 +84,15 @@ class Command:
             text=True,
         )
 
-    def run(self, seconds=240):
-        process = self.start()
+    def run(self):
+        return finished(self.start())
+
+
+def finished(process, seconds=240):
+    """Return how a started command ends; its whole group ends with it."""
+    try:
         output, _ = process.communicate(timeout=seconds)
-        return Ended(process.returncode, output)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+    return Ended(process.returncode, output)
