@@ -15,7 +15,7 @@ from dicomdask.model import PlannedVolume, Task
 from dicomdask.steps.session import Session
 from dicomdask.tasks import planning, resolve
 from dicomdask.tasks.encode import plan_tasks
-from dicomdask.tasks.memory import open_buckets, read_memory
+from dicomdask.tasks.memory import as_of, open_buckets, read_memory
 from dicomdask.tasks.planned import (
     Planned,
     find_news,
@@ -222,10 +222,12 @@ def encode(session: Session, *, task_range: tuple[int, int] | None = None) -> in
         with storage.room_at(store):
             storage.write(root, arrays.root_metadata().encode())
     if task_range is None:
-        commit_task.drop_lost(work, session.key, store, _open_parts(work, store))
+        names = _find_lost(session, store)
         session.has_encoded = True
+    else:
+        names = work.plan_names()
     done = 0
-    while left := _open_tasks(session, task_range):
+    while left := _open_tasks(session, names, task_range):
         if _reject_too_large(session, {task.part for task in left}):
             continue
         batches = _batches(left, session.runner.n_workers)
@@ -265,9 +267,14 @@ def _replan(session: Session, job: Job) -> None:
     _note_plan(work, job, made=buckets - edited, waiting=waiting, again=again)
 
 
-def _open_parts(work: Work, store: str) -> list[str]:
-    """Return the parts of the plan that the newest commit may not hold yet."""
-    return open_buckets(work, read_memory(work), commits.read_commit(store))
+def _find_lost(session: Session, store: str) -> list[str]:
+    """Look whether done tasks have their shards still, where no commit names them.
+
+    Returns the parts of the plan that the newest commit may not hold.
+    """
+    memory = as_of(read_memory(session.work), commits.read_commit(store))
+    commit_task.drop_lost(session.work, session.key, store, memory)
+    return open_buckets(session.work, memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,11 +287,10 @@ class _OpenTask:
 
 
 def _open_tasks(
-    session: Session, task_range: tuple[int, int] | None
+    session: Session, names: Iterable[str], task_range: tuple[int, int] | None
 ) -> list[_OpenTask]:
+    """Return the tasks without receipt in some parts of the plan, in its order."""
     work = session.work
-    store = str(work.require_job().store)
-    names = _open_parts(work, store) if task_range is None else work.plan_names()
     done = work.done_tasks()
     found: list[_OpenTask] = []
     position = 0
@@ -370,7 +376,7 @@ def commit(session: Session) -> Summary:
     work = session.work
     store = str(_require_planned(work).store)
     if not session.has_encoded:
-        commit_task.drop_lost(work, session.key, store, _open_parts(work, store))
+        _find_lost(session, store)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     made = commit_task.commit(work, now=now)
     newest = made or commits.read_commit(store)

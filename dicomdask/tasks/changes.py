@@ -14,7 +14,7 @@ from dicomdask.model import Instance, Outcome, PlannedVolume, SourceFile
 from dicomdask.pseudonym import Key
 from dicomdask.tasks import places
 from dicomdask.tasks.index import make_outcome, stored_outcome
-from dicomdask.tasks.memory import Memory, open_buckets, write_memory
+from dicomdask.tasks.memory import Memory, as_of, open_buckets, write_memory
 from dicomdask.tasks.planned import Planned
 from dicomdask.tasks.resolve import newest_of
 from dicomdask.tasks.settle import Before, recall, settle
@@ -80,13 +80,13 @@ def propose(
     StoreError
         If an input is unaccounted for, or receipts or parts are damaged.
     """
-    held = memory if memory and memory.holds(parent) else None
+    held = as_of(memory, parent)
     states, changed = work.plan_states(), work.read_changed()
     context = Context(work, store, key, planned, parent, held, states, changed)
     parts = tuple(sorted(work.indexed_parts()))
     fresh = [name for name in parts if held is None or name not in held.parts]
     found = _Found([_table(_outcomes(work, part)) for part in fresh])
-    names = open_buckets(work, memory, parent)
+    names = open_buckets(work, held)
     if names:
         write_memory(work, None)  # until the commit is made, it tells nothing
     for bucket, before in _before(context, names):
@@ -197,10 +197,10 @@ def _settle(context: Context, bucket: str, before: Bucket, found: _Found) -> Non
     series, remembered = before
     part = context.work.read_plan(bucket)
 
-    def uids_of(volumes: Collection[PlannedVolume]) -> frozenset[str]:
+    def uids_of(volumes: Collection[PlannedVolume]) -> dict[str, str]:
         merged = [merge_rows(context.work, one, context.key) for one in volumes]
         rows = [row for one in merged for row in one["instances"]]
-        return frozenset(row["SOPInstanceUID"] for row in rows)
+        return {row[SOURCE]: row["SOPInstanceUID"] for row in rows}
 
     inputs = _account(context, bucket, part)
     settled = settle(part, inputs, series, uids_of=uids_of, key=context.key)

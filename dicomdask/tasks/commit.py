@@ -13,7 +13,13 @@ from dicomdask.model import PlannedVolume
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks import places
 from dicomdask.tasks.changes import Proposal, propose
-from dicomdask.tasks.memory import Memory, open_buckets, read_memory, write_memory
+from dicomdask.tasks.memory import (
+    Memory,
+    as_of,
+    open_buckets,
+    read_memory,
+    write_memory,
+)
 from dicomdask.tasks.planned import read_planned
 from dicomdask.tasks.planning import job_policy
 from dicomdask.tasks.settle import state_of
@@ -52,18 +58,16 @@ def task_digests(volume: PlannedVolume, key: Key) -> list[str]:
     return [plan.task_digest(volume, task, key) for task in plan.volume_tasks(volume)]
 
 
-def drop_lost(work: Work, key: Key, store: str, names: Iterable[str]) -> int:
+def drop_lost(work: Work, key: Key, store: str, memory: Memory | None) -> int:
     """Take back the receipts of tasks whose shards are gone; return how many.
 
-    Shards that no commit names yet may be removed by others. Volumes that were
-    committed as they are planned now are not looked at.
+    Shards that no commit names yet may be removed by others. Volumes that are
+    remembered as they are planned now are not looked at.
     """
     done = work.done_tasks()
-    memory = read_memory(work)
-    is_held = memory is not None and memory.holds(commits.read_commit(store))
     lost = 0
-    for name in names:
-        held = work.read_committed(name).series if is_held else ()
+    for name in open_buckets(work, memory):
+        held = work.read_committed(name).series if memory else ()
         states = {state for series in held for state in series.states}
         for volume in work.read_plan(name).volumes:
             if state_of(volume) in states:
@@ -101,7 +105,7 @@ def commit(work: Work, *, now: str) -> Commit | None:
             "`dicomdask encode` again"
         )
     memory = read_memory(work)
-    names = open_buckets(work, memory, commits.read_commit(store))
+    names = open_buckets(work, as_of(memory, commits.read_commit(store)))
     missing = missing_tasks(work, key, names)
     if missing:
         raise PlanError(

@@ -24,10 +24,6 @@ class Memory:
     parts: tuple[str, ...]
     plans: dict[str, str]
 
-    def holds(self, commit: Commit | None) -> bool:
-        """Return whether nobody committed since."""
-        return commit is not None and self.commit == commits.identity(commit)
-
 
 def read_memory(work: Work) -> Memory | None:
     """Return what was committed last; None where that is not known."""
@@ -38,14 +34,20 @@ def read_memory(work: Work) -> Memory | None:
     return found
 
 
+def as_of(memory: Memory | None, commit: Commit | None) -> Memory | None:
+    """Return what is remembered if it is of this commit: nobody committed since."""
+    if memory is None or commit is None:
+        return None
+    return memory if memory.commit == commits.identity(commit) else None
+
+
 def write_memory(work: Work, memory: Memory | None) -> None:
     """Remember what is committed, or that it is about to change."""
     work.write_note(memory and asdict(memory), NOTE)
 
 
-def open_buckets(work: Work, memory: Memory | None, newest: Commit | None) -> list[str]:
-    """Return the buckets whose plan may differ from what a commit holds."""
+def open_buckets(work: Work, memory: Memory | None) -> list[str]:
+    """Return the buckets whose plan may differ from what is remembered."""
+    plans = memory.plans if memory else {}
     states = work.plan_states()
-    if memory is None or not memory.holds(newest):
-        return sorted(states)
-    return [name for name, token in states.items() if memory.plans.get(name) != token]
+    return sorted(name for name, token in states.items() if plans.get(name) != token)

@@ -23,6 +23,8 @@ from dicomdask.tasks.index import make_outcome, stored_outcome
 
 ELSEWHERE: Final = "series-elsewhere"
 
+UidsOf = Callable[[Collection[PlannedVolume]], Mapping[str, str]]
+
 
 @dataclass(frozen=True, slots=True)
 class Before:
@@ -63,7 +65,7 @@ def settle(
     inputs: Mapping[str, Outcome],
     before: Mapping[str, Before],
     *,
-    uids_of: Callable[[Collection[PlannedVolume]], frozenset[str]],
+    uids_of: UidsOf,
     key: Key,
 ) -> Settled:
     """Settle one bucket.
@@ -77,7 +79,7 @@ def settle(
     before
         Its series as they are committed.
     uids_of
-        Returns the SOPInstanceUIDs of encoded volumes.
+        Returns the SOPInstanceUID of each source of encoded volumes.
     """
     series: dict[str, list[PlannedVolume]] = defaultdict(list)
     for volume in part.volumes:
@@ -91,11 +93,9 @@ def settle(
             added.add(name)
             continue
         same = old.states == set(map(state_of, volumes))
-        strange = [f for f in _frames(volumes) if f.source_key not in old.own]
-        if old.others and not set(old.others.values()) <= uids_of(volumes):
-            corrected |= _refuse(strange, ELSEWHERE, key)
-        elif old.others and same:
-            corrected |= _refuse(strange, "duplicate", key)
+        refused = _refused(volumes, old, same=same, uids_of=uids_of)
+        if refused is not None:
+            corrected |= _outcomes(refused, key)
         elif not same:
             added.add(name)
             dropped.add(name)
@@ -119,13 +119,32 @@ def _frames(volumes: Collection[PlannedVolume]) -> list[PlannedFrame]:
     return [frame for volume in volumes for frame in volume.frames]
 
 
-def _refuse(
-    frames: Collection[PlannedFrame], code: str, key: Key
+def _refused(
+    volumes: Collection[PlannedVolume], old: Before, *, same: bool, uids_of: UidsOf
+) -> list[tuple[PlannedFrame, str]] | None:
+    """Return frames that are not stored, with a code, if the series has to stay.
+
+    It has to where another work directory stored slices that the plan lacks. Where the
+    plan has them all, nothing is lost with the series.
+    """
+    if not old.others:
+        return None
+    stored, uids = set(old.others.values()), uids_of(volumes)
+    if stored <= set(uids.values()) and not same:
+        return None
+    return [
+        (frame, "duplicate" if uids[frame.source_key] in stored else ELSEWHERE)
+        for frame in _frames(volumes)
+        if frame.source_key not in old.own
+    ]
+
+
+def _outcomes(
+    refused: Collection[tuple[PlannedFrame, str]], key: Key
 ) -> dict[str, Outcome]:
-    """Return the outcomes of frames that are not stored after all."""
     return {
-        frame.source_key: make_outcome(frame, "encode", code, CODES[code], key)
-        for frame in frames
+        frame.source_key: make_outcome(frame, "resolve", code, CODES[code], key)
+        for frame, code in refused
     }
 
 
