@@ -46,7 +46,7 @@ class Request:
     """The path without its first part, which is the bucket; not quoted."""
     query: str
     range: str
-    """The Range header, or nothing."""
+    """The Range header, or Azure's name for it, or nothing."""
     attempt: int
     """How many requests like this one came before."""
 
@@ -193,7 +193,8 @@ class Proxy:
         method, target = head.first.split()[:2]
         url = urlsplit(target)
         key = unquote(url.path).lstrip("/").partition("/")[2]
-        what = method, key, url.query, head.fields.get("range", "")
+        ranges = head.fields.get("range") or head.fields.get("x-ms-range", "")
+        what = method, key, url.query, ranges
         request = Request(*what, attempt=self._attempts[what])
         self._attempts[what] += 1
         self.requests.append(request)

@@ -2,12 +2,24 @@
 
 import secrets
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from botocore.config import Config
 from botocore.session import Session
 
 REGION = "us-east-1"
+
+
+@cache
+def _session() -> Session:
+    """Return the one session: what it reads of AWS takes long to read."""
+    return Session()
+
+
+@cache
+def _client(server: "S3") -> Any:
+    return server.client()
 
 
 @dataclass(frozen=True)
@@ -20,7 +32,7 @@ class S3:
 
     def client(self) -> Any:
         """Return a client that tries once and takes nothing from the environment."""
-        return Session().create_client(
+        return _session().create_client(
             "s3",
             endpoint_url=self.endpoint,
             region_name=REGION,
@@ -37,9 +49,7 @@ class S3:
     def make_bucket(self, prefix: str = "test") -> str:
         """Make a bucket with a new name; return the name."""
         name = f"{prefix}-{secrets.token_hex(6)}"
-        client = self.client()
-        client.create_bucket(Bucket=name)
-        client.close()
+        _client(self).create_bucket(Bucket=name)
         return name
 
     def at(self, endpoint: str) -> "S3":

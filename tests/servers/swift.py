@@ -62,7 +62,7 @@ recon_cache_path = {folder}/recon
 """
 PROXY: Final = """
 [pipeline:main]
-pipeline = catch_errors gatekeeper healthcheck cache listing_formats bulk s3api tempauth copy slo dlo proxy-server
+pipeline = catch_errors gatekeeper healthcheck proxy-logging cache listing_formats bulk s3api tempauth copy slo dlo proxy-logging proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
@@ -77,6 +77,9 @@ use = egg:swift#catch_errors
 use = egg:swift#gatekeeper
 [filter:healthcheck]
 use = egg:swift#healthcheck
+[filter:proxy-logging]
+use = egg:swift#proxy_logging
+access_log_level = DEBUG
 [filter:cache]
 use = egg:swift#memcache
 memcache_servers = 127.0.0.1:{memory}
@@ -88,6 +91,7 @@ use = egg:swift#bulk
 use = egg:swift#s3api
 location = us-east-1
 allow_no_owner = true
+max_bucket_listing = 100
 [filter:tempauth]
 use = egg:swift#tempauth
 user_test_tester = testing .admin
@@ -98,6 +102,7 @@ use = egg:swift#slo
 [filter:dlo]
 use = egg:swift#dlo
 """  # noqa: E501
+"""Without proxy-logging a HEAD that finds nothing is answered with a body."""
 RINGS: Final = """
 import sys
 from swift.common.ring import RingBuilder
