@@ -301,7 +301,7 @@ def bucket(ceph) -> str:
 def impatient(monkeypatch) -> None:
     """Let only `storage` try again, not the library below, and wait little."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setattr(storage.remote, "WAITS", (0.1, 0.1, 0.1))
+    monkeypatch.setattr(storage.requests, "WAITS", (0.1, 0.1, 0.1))
 
 
 def write_and_read(base):
