@@ -61,7 +61,7 @@ def write_pile(folder: Path) -> None:
 
 
 def convert_rounds(name: str, folder: Path, rounds: int, barrier: Any) -> None:
-    """Convert into one store after another, each at the same time as another process."""
+    """Convert into one store after another, each while another process does."""
     sources = [str(folder / "in" / one) for one in (name, "both")]
     for number in range(rounds):
         barrier.wait(120)
