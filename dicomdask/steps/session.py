@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dicomdask import pipeline, storage
+from dicomdask.commits import Commit
 from dicomdask.errors import OptionError, PolicyError, StoreError
 from dicomdask.pseudonym import (
     ENVIRONMENT_VARIABLE,
@@ -43,6 +44,10 @@ class Session:
         See `pipeline.open_runner`; nothing is started before there is work to do.
     progress
         Told of each finished piece.
+    n_indexed, n_encoded, has_encoded
+        What was done so far.
+    newest
+        The store's newest commit when the run began.
     """
 
     work: Work
@@ -53,6 +58,7 @@ class Session:
     n_indexed: int = 0
     n_encoded: int = 0
     has_encoded: bool = False
+    newest: Commit | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
     _runner: pipeline.Runner | None = None
 

@@ -272,7 +272,8 @@ def _find_lost(session: Session, store: str) -> list[str]:
 
     Returns the parts of the plan that the newest commit may not hold.
     """
-    memory = as_of(read_memory(session.work), commits.read_commit(store))
+    newest = session.newest or commits.read_commit(store)
+    memory = as_of(read_memory(session.work), newest)
     commit_task.drop_lost(session.work, session.key, store, memory)
     return open_buckets(session.work, memory)
 

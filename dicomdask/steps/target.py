@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from dicomdask import commits, storage
+from dicomdask.commits import Commit
 from dicomdask.errors import OptionError, PlanError, PolicyError, StoreError
 from dicomdask.model import FORMAT, Irregular, Profile, Settings
 from dicomdask.policy import load_policy
@@ -32,7 +33,7 @@ def set_target(
     check_places(url, session.work.url)
     job = session.work.require_job()
     job = replace(job, store=url, settings=settings, limit=limit)
-    check_store(job, session.key)
+    session.newest = check_store(job, session.key)
     session.work.write_job(job)
 
 
@@ -63,8 +64,10 @@ def check_settings(settings: Settings, limit: int | None) -> None:
         raise OptionError("--limit is a number of volumes, at least 1")
 
 
-def check_store(job: Job, key: Key) -> None:
+def check_store(job: Job, key: Key) -> Commit | None:
     """Check that the job's store is new, or a dataset made with the same settings.
+
+    Returns its newest commit.
 
     Raises
     ------
@@ -78,7 +81,7 @@ def check_store(job: Job, key: Key) -> None:
         require_dataset(store)
     newest = commits.read_commit(store)
     if newest is None:
-        return
+        return None
     wanted: dict[str, Any] = dict(kept_settings(job, key))
     wanted["policy digest"] = planning.job_policy(job).digest
     wanted["key"] = key.fingerprint()
@@ -94,6 +97,7 @@ def check_store(job: Job, key: Key) -> None:
             f"{store} was made with another {', '.join(differing)}; use the same, "
             "another store, or --overwrite"
         )
+    return newest
 
 
 def require_dataset(store: str) -> None:

@@ -105,15 +105,16 @@ def commit(work: Work, *, now: str) -> Commit | None:
             "`dicomdask encode` again"
         )
     memory = read_memory(work)
-    names = open_buckets(work, as_of(memory, commits.read_commit(store)))
-    missing = missing_tasks(work, key, names)
-    if missing:
-        raise PlanError(
-            f"{len(missing)} tasks of the plan have no receipt; run `dicomdask encode`"
-        )
     tried: list[tuple[Commit | None, Proposal]] = []
 
     def change_of(parent: Commit | None) -> Change:
+        names = open_buckets(work, as_of(memory, parent))
+        missing = missing_tasks(work, key, names)
+        if missing:
+            raise PlanError(
+                f"{len(missing)} tasks of the plan have no receipt; "
+                "run `dicomdask encode`"
+            )
         found = propose(work, store, key, planned=planned, memory=memory, parent=parent)
         tried.append((parent, found))
         return found.change
