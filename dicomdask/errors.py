@@ -11,6 +11,8 @@ CODES: Final[dict[str, str]] = {
     # list and index
     "empty-file": "The file has no bytes.",
     "unreadable": "The file could not be read; check its permissions, then run again.",
+    "outside-source": "A link leads out of the source; name the place it leads to as a "
+    "source too.",
     "archive": "Archives are not opened yet; unpack it, then run again.",
     "not-dicom": "The content is not DICOM.",
     "bad-header": "The header is damaged: it could not be parsed up to the pixels.",

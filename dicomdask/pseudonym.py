@@ -116,10 +116,13 @@ def resolve_key(reference: KeyReference) -> Key:
 def create_key_file(path: Path) -> None:
     """Write a new random key, readable by its owner only, unless one is there.
 
-    The key appears whole or not at all; of several writers one wins.
+    The key appears whole or not at all; of several writers one wins. One that is there
+    is closed to others, as the folder around it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if path.exists():
+        with suppress(PermissionError):  # somebody else's: they decide
+            path.chmod(0o600)
         return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -8,6 +8,7 @@ from typing import Any
 from dicomdask import plan
 from dicomdask.commits import Commit
 from dicomdask.errors import CODES
+from dicomdask.runlog import Progress, StageUse
 from dicomdask.sheets import Join, Ranges, n_rows
 from dicomdask.verify import Report
 
@@ -21,6 +22,81 @@ def size(nbytes: float) -> str:
         nbytes /= 1000
         unit += 1
     return f"{nbytes:.0f} {UNITS[0]}" if unit == 0 else f"{nbytes:.1f} {UNITS[unit]}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: `16 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def progress_text(progress: Progress) -> str:
+    """Return one line: done, bytes, rate, time taken or left; outcomes so far."""
+    seconds = progress.seconds
+    unit = progress.unit.removesuffix("s") if progress.total == 1 else progress.unit
+    parts = [
+        f"{progress.done} {unit}"
+        if progress.is_over
+        else f"{progress.done} of {progress.total} {unit}"
+    ]
+    if progress.total_bytes:
+        done, total = size(progress.done_bytes), size(progress.total_bytes)
+        parts.append(total if progress.is_over else f"{done} of {total}")
+    if progress.done and seconds > 0:
+        parts.append(
+            f"{size(progress.done_bytes / seconds)}/s"
+            if progress.total_bytes
+            else f"{_rate(progress.done / seconds)} {progress.unit}/s"
+        )
+    left = progress.seconds_left
+    if progress.is_over:
+        parts.append(f"{seconds:.1f} s" if seconds < 100 else duration(seconds))
+    elif left is not None:
+        parts.append(f"{duration(left)} left")
+    found = [f"{count} {name}" for name, count in progress.outcomes.items() if count]
+    text = f"{progress.stage}: {', '.join(parts)}"
+    return f"{text}; {', '.join(found)}" if found else text
+
+
+def _rate(number: float) -> str:
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def stages_document(stages: Sequence[StageUse]) -> list[dict[str, Any]]:
+    """Return where time and bytes went, as `convert --json` prints it."""
+    total = sum(use.seconds for use in stages)
+    return [
+        {
+            "stage": use.stage,
+            "seconds": round(use.seconds, 3),
+            "share": round(use.seconds / total, 4) if total else 0.0,
+            "read_bytes": use.read_bytes,
+            "written_bytes": use.written_bytes,
+            "tasks": use.tasks,
+            "task_seconds": round(use.task_seconds, 3),
+        }
+        for use in stages
+    ]
+
+
+def stages_lines(stages: Sequence[StageUse]) -> list[str]:
+    """Return where time and bytes went, as `convert` prints it."""
+    rows = [
+        (
+            one["stage"],
+            f"{one['seconds']:.1f}",
+            f"{one['share']:.0%}",
+            size(one["read_bytes"]),
+            size(one["written_bytes"]),
+            str(one["tasks"] or ""),
+        )
+        for one in stages_document(stages)
+    ]
+    return columns([("stage", "seconds", "share", "read", "written", "tasks"), *rows])
 
 
 def info_document(commit: Commit, store: str) -> dict[str, Any]:

@@ -413,6 +413,14 @@ def from_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
         raise ReadError(f"a Parquet part is damaged ({type(error).__name__})") from None
 
 
+def n_rows(data: bytes) -> int:
+    """Return how many rows a Parquet file has, by its footer; ReadError if damaged."""
+    try:
+        return int(pq.read_metadata(pa.BufferReader(data)).num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ReadError(f"a Parquet part is damaged ({type(error).__name__})") from None
+
+
 def _read(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
     """Read without Arrow's own threads: the tasks are parallel already.
 

@@ -16,6 +16,7 @@
 - `parts/<hh>/<task>.parquet`: de-identified rows, one file a task
 - `receipts/…`: what is done
 - `attempts/<name>-<mark>`: what is being decoded, or was when its process died
+- `log/<started>-<id>.jsonl`: what each run did, without any identified value
 """
 
 import hashlib
@@ -59,6 +60,7 @@ CONTENTS: Final = frozenset(
         "parts",
         "receipts",
         "attempts",
+        "log",
     }
 )
 """What --overwrite removes from a work directory: all but the key."""
@@ -144,10 +146,7 @@ class Work:
         except FileNotFoundError:
             return []
         except (ReadError, KeyError, TypeError):
-            raise StoreError(
-                f"{url} is damaged; remove the work directory but keep its key, then "
-                "run again"
-            ) from None
+            raise _damaged(url) from None
 
     def _write(self, record: type[Record], rows: Sequence[Record], *names: str) -> None:
         self._put(tables.records_to_parquet(record, rows), *names)
@@ -171,6 +170,16 @@ class Work:
                 f"another run lists sources into {self.url}; wait for its end, then "
                 "run again"
             ) from None
+
+    def n_listed(self, part: str) -> int:
+        """Return how many files one part of the manifest lists."""
+        url = self.path("manifest", f"{part}.parquet")
+        try:
+            return tables.n_rows(storage.read(url))
+        except FileNotFoundError:
+            return 0
+        except ReadError:
+            raise _damaged(url) from None
 
     def read_changed(self) -> dict[str, SourceFile]:
         """Return the newest state of each file that changed since its first listing."""
@@ -450,3 +459,9 @@ class Work:
 def _token(one: storage.Listed) -> str:
     state = f"{one.etag} {one.modified} {one.bytes}"
     return hashlib.blake2b(state.encode(), digest_size=6).hexdigest()
+
+
+def _damaged(url: str) -> StoreError:
+    return StoreError(
+        f"{url} is damaged; remove the work directory but keep its key, then run again"
+    )

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "dicomdask"
 FLOORS = {
     1: {"errors", "model", "pseudonym", "standard"},
     2: {
+        "address",
         "burnedin",
         "geometry",
         "header",
@@ -25,7 +26,7 @@ FLOORS = {
     },
     3: {"arrays", "commits", "deid", "plan", "rows"},
     4: {"work", "dataset"},
-    5: {"tasks", "verify"},
+    5: {"runlog", "tasks", "verify"},
     6: {"pipeline", "loaders"},
     7: {"steps", "show"},
     8: {"cli"},
@@ -36,9 +37,10 @@ WITHIN_A_FLOOR = {
     ("verify", "tasks"),  # the barrier guards verify too
 }
 
+PIPELINE = {"pipeline/bags", "pipeline/clusters", "pipeline/run"}
 HOMES = {
-    "dask": {"pipeline", "loaders/xarray"},
-    "distributed": {"pipeline"},
+    "dask": {*PIPELINE, "loaders/xarray"},
+    "distributed": PIPELINE,
     "fsspec": {"storage/options", "storage/remote", "storage/requests", "storage/urls"},
     "s3fs": set(),
     "zarr": {"arrays"},

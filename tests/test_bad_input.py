@@ -338,7 +338,9 @@ def test_a_scheduler_that_does_not_answer(
     pile: Path, store: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "scheduler.json").write_text("{")
-    refused("convert", pile, store, "--scheduler", "nonsense://x", names="nonsense://x")
+    result = run("convert", pile, store, "--scheduler", "nonsense://x")
+    assert result.exit_code == 2
+    assert "nonsense://" in result.stderr.splitlines()[-1]
     words = ("convert", pile, store, "--scheduler", tmp_path / "scheduler.json")
     refused(*words, names=tmp_path / "scheduler.json")
     done("convert", pile, store)

@@ -189,7 +189,12 @@ SETTINGS = Settings(
     where="Modality == 'CT'",
 )
 RUN = ["--key-file", "k", "--scheduler", "threads", "--memory", "4GiB"]
-RUN_CALL = {"key_file": "k", "scheduler": "threads", "memory": "4GiB"}
+RUN_CALL = {
+    "key_file": "k",
+    "scheduler": "threads",
+    "memory": "4GiB",
+    "insecure_scheduler": False,
+}
 
 
 @pytest.fixture
@@ -233,7 +238,7 @@ def test_convert_has_the_documented_defaults(
     settings = Settings("research", (), (), "balanced", "split", None)
     assert prepare.only_call() == (
         (("a",), "out", settings),
-        {**nothing, "overwrite": False},
+        {**nothing, "overwrite": False, "insecure_scheduler": False},
     )
 
 
@@ -376,7 +381,8 @@ def test_demo_calls_the_library(monkeypatch: pytest.MonkeyPatch, summary: Any) -
     assert result.exit_code == 0
     (source, target), options = made.only_call()
     assert Path(source).is_dir()
-    assert (target, options) == (summary.store, {"scheduler": "threads"})
+    wanted = {"scheduler": "threads", "insecure_scheduler": False}
+    assert (target, options) == (summary.store, wanted)
 
 
 # --- errors -------------------------------------------------------------------
@@ -901,7 +907,9 @@ def test_progress_is_plain_lines_where_stderr_is_no_terminal(
     assert result.returncode == 8
     lines = result.stderr.splitlines()
     assert [line.split(":")[0] for line in lines] == ["list", "index", "plan", "encode"]
-    assert lines[0] == "list: 8 files"
+    assert lines[0].startswith("list: 8 files, ")
+    assert lines[1].endswith("; 7 instances, 1 not-dicom")
+    assert lines[3].startswith("encode: 2 tasks, ")
     assert "\r" not in result.stderr
     assert "\x1b" not in result.stderr
     assert "8 inputs" in result.stdout
@@ -927,8 +935,10 @@ def test_progress_on_a_terminal_has_rate_and_time_left(tmp_path: Path) -> None:
     os.close(ours)
     assert process.returncode == 0
     assert "\r" in shown
-    assert "parts/s" in shown
-    assert "s left" in shown
+    assert "files/s" in shown
+    assert "0 of 7 tasks, 0 B of " in shown
+    assert " kB/s, " in shown
+    assert " s left" in shown
     assert "\x1b" not in printed
 
 
@@ -944,11 +954,40 @@ def _read_all(descriptor: int) -> str:
         data += block
 
 
-def test_rate_and_time_left_of_a_progress_line() -> None:
-    line = cli.output.ProgressLine._line
-    assert line("encode", 2, 10, 4.0) == "encode: 2 of 10 parts, 0.5 parts/s, 16 s left"
-    assert line("encode", 10, 10, 20.0) == "encode: 10 of 10 parts, 20.0 s"
-    assert line("encode", 0, 10, 0.0) == "encode: 0 of 10 parts"
+def test_plain_lines_come_now_and_then_and_at_the_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    line = cli.output.ProgressLine()
+    for stage in ("encode", "plan", "encode"):
+        for done in range(101):
+            line(steps.Progress(stage, done, 100, "tasks", seconds=done))
+    shown = capsys.readouterr().err.splitlines()
+    once = ["30 of 100", "60 of 100", "90 of 100", "100 tasks"]
+    assert [text.split(" tasks, ")[0] for text in shown[:3]] == [
+        f"encode: {text}" for text in once[:3]
+    ]
+    assert len(shown) == 12
+    assert [text for text in shown if " left" not in text] == [
+        "encode: 100 tasks, 1 tasks/s, 100 s",
+        "plan: 100 tasks, 1 tasks/s, 100 s",
+        "encode: 100 tasks, 1 tasks/s, 100 s",
+    ]
+
+
+def test_convert_says_where_time_and_bytes_went(pile: Path, tmp_path: Path) -> None:
+    result = convert(pile, tmp_path / "o.zarr", code=8)
+    (head,) = (line for line in result.stdout.splitlines() if line[:6] == "stage ")
+    assert head.split() == ["stage", "seconds", "share", "read", "written", "tasks"]
+    document = json.loads(convert(pile, tmp_path / "p.zarr", "--json", code=8).stdout)
+    stages = {one["stage"]: one for one in document["stages"]}
+    order = ["list", "index", "plan", "encode", "commit", "rest"]
+    assert list(stages) == order
+    assert sum(one["share"] for one in stages.values()) == pytest.approx(1, abs=0.001)
+    n_bytes = sum(path.stat().st_size for path in pile.rglob("*.dcm"))
+    store = sum(p.stat().st_size for p in (tmp_path / "p.zarr").rglob("c/*/*/*"))
+    assert n_bytes < stages["encode"]["read_bytes"] < n_bytes + 100_000
+    assert store < stages["encode"]["written_bytes"] < store + 100_000
+    assert stages["index"]["tasks"] == 1
 
 
 # --- as a process -------------------------------------------------------------

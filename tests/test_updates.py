@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import RLELossless
 
 import dicomdask
-from dicomdask import header, pixels
+from dicomdask import header, pixels, steps
 from dicomdask.dataset import Dataset as Store
 from dicomdask.steps import Summary
 from tests.builders import make_series, to_bytes, write_series
@@ -119,7 +119,7 @@ def test_the_finished_job_again_does_no_work(
     first = lab.convert()
     assert (first.is_new, first.n_indexed, first.n_encoded) == (True, 8, 2)
     before = {p: p.stat().st_mtime_ns for p in lab.store.rglob("*")}
-    steps: list[str] = []
+    stages: list[str] = []
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a file was opened")
@@ -127,10 +127,10 @@ def test_the_finished_job_again_does_no_work(
     for name in ("read_instance", "read_dataset"):
         monkeypatch.setattr(header, name, refuse)
     monkeypatch.setattr(pixels, "decode_frames", refuse)
-    again = lab.convert(progress=lambda step, *_: steps.append(step))
+    again = lab.convert(progress=lambda progress: stages.append(progress.stage))
     assert (again.is_new, again.n_indexed, again.n_encoded) == (False, 0, 0)
     assert again.commit.created == first.commit.created
-    assert steps == ["list"]
+    assert stages == ["list"]
     assert {p: p.stat().st_mtime_ns for p in lab.store.rglob("*")} == before
 
 
@@ -399,8 +399,8 @@ def test_a_source_that_was_away_for_a_moment_is_stored_by_the_next_run(
     path = lab.pile / "one" / "0004.dcm"
     away = lab.folder / "away.dcm"
 
-    def steal(step: str, done: int, total: int) -> None:
-        if step == "encode" and path.exists() and not done:
+    def steal(progress: steps.Progress) -> None:
+        if progress.stage == "encode" and path.exists() and not progress.done:
             path.rename(away)
 
     lab.convert(progress=steal)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import click
 
@@ -10,7 +11,7 @@ from dicomdask import show, steps, storage
 from dicomdask.cli.options import (
     common_options,
     json_option,
-    scheduler_option,
+    scheduler_options,
     store_argument,
     work_option,
 )
@@ -80,19 +81,17 @@ def verify(
 
 @click.command()
 @click.argument("store", required=False)
-@scheduler_option
+@scheduler_options
 @common_options
 @reports_errors
-def demo(store: str | None, scheduler: str | None) -> int:
+def demo(store: str | None, **options: Any) -> int:
     """Run the main job on the DICOM files that ship inside pydicom."""
     import pydicom  # noqa: PLC0415 - only the demo asks where its files are
 
     source = Path(pydicom.__file__).parent / "data" / "test_files"
     target = store or str(Path(mkdtemp(prefix="dicomdask-")) / "demo.zarr")
     click.echo(f"converting the DICOM files in {source}", err=True)
-    summary = dicomdask.convert(
-        str(source), target, scheduler=scheduler, progress=ProgressLine()
-    )
+    summary = dicomdask.convert(str(source), target, progress=ProgressLine(), **options)
     print_summary(summary, as_json=False)
     volumes = dicomdask.open_dataset(target).volumes
     largest = volumes.sort_values("n_frames").iloc[-1]

@@ -29,8 +29,13 @@ key_option = click.option(
 )
 scheduler_option = click.option(
     "--scheduler",
-    help="synchronous, threads, processes, tcp://HOST:PORT or a scheduler file.  "
+    help="synchronous, threads, processes, tls://HOST:PORT or a scheduler file.  "
     "[default: a local cluster fitted to the machine]",
+)
+insecure_option = click.option(
+    "--insecure-scheduler",
+    is_flag=True,
+    help="Allow a tcp:// scheduler on this machine: its users can all run code there.",
 )
 memory_option = click.option(
     "--memory", help="What one local worker may take, such as 4GiB."
@@ -115,7 +120,8 @@ settings_options = _together(
     limit_option,
 )
 common_options = _together(storage_option, verbose_option)
-run_options = _together(scheduler_option, memory_option, common_options)
+scheduler_options = _together(scheduler_option, insecure_option)
+run_options = _together(scheduler_options, memory_option, common_options)
 
 
 def take_settings(options: dict[str, Any]) -> Settings:

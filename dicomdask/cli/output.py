@@ -1,8 +1,8 @@
 """What commands print: documents, progress, and errors as one sentence."""
 
 import json
+import shutil
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from functools import wraps
@@ -18,6 +18,9 @@ EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_REJECTED: Final = 8
+
+QUIET_SECONDS: Final = 30.0
+"""How long a stage says nothing where its lines go to a file."""
 
 
 def reports_errors(command: Callable[..., int | None]) -> Callable[..., None]:
@@ -49,37 +52,31 @@ def _sentence(error: Exception) -> str:
 
 
 class ProgressLine:
-    """Progress with rate and time left on a terminal, plain lines otherwise."""
+    """One updating line on a terminal; plain lines now and then otherwise."""
 
     def __init__(self) -> None:
-        self._step = ""
-        self._started = 0.0
+        self._shown = ("", 0.0)
         self._is_terminal = sys.stderr.isatty()
 
-    def __call__(self, step: str, done: int, total: int) -> None:
-        """Show how much of a step is done."""
-        now = time.monotonic()
-        if step != self._step:
-            self._step, self._started = step, now
-        seconds = now - self._started
+    def __call__(self, progress: steps.Progress) -> None:
+        """Show how far a stage is."""
+        text = show.progress_text(progress)
         if self._is_terminal:
-            ending = "\n" if done >= total else ""
-            text = self._line(step, done, total, seconds)
-            click.echo(f"\r\x1b[K{text}{ending}", nl=False, err=True)
-        elif done >= total:
-            click.echo(self._line(step, done, total, seconds), err=True)
+            width = shutil.get_terminal_size().columns - 1  # a wrapped line stays
+            ending = "\n" if progress.is_over else ""
+            cut = text if progress.is_over else text[:width]
+            click.echo(f"\r\x1b[K{cut}{ending}", nl=False, err=True)
+        elif progress.is_over or self._is_due(progress):
+            click.echo(text, err=True)
 
-    @staticmethod
-    def _line(step: str, done: int, total: int, seconds: float) -> str:
-        if step == "list":
-            return f"list: {total} files"
-        text = f"{step}: {done} of {total} parts"
-        if done >= total:
-            return f"{text}, {seconds:.1f} s"
-        if not done or not seconds:
-            return text
-        rate = done / seconds
-        return f"{text}, {rate:.1f} parts/s, {(total - done) / rate:.0f} s left"
+    def _is_due(self, progress: steps.Progress) -> bool:
+        """Return whether a stage has been silent for long; its start is no news."""
+        stage, seconds = self._shown
+        last = seconds if stage == progress.stage and seconds <= progress.seconds else 0
+        if progress.seconds - last < QUIET_SECONDS:
+            return False
+        self._shown = (progress.stage, progress.seconds)
+        return True
 
 
 def print_plan(work: Work, *, as_json: bool) -> int:
@@ -100,6 +97,8 @@ def print_summary(summary: steps.Summary, *, as_json: bool) -> int:
     text = show.info_text(commit, summary.store)
     if not summary.is_new:
         text += f"\n\nnothing new: commit {commit.n} stands"
+    if summary.stages:
+        text += "\n\n" + "\n".join(show.stages_lines(summary.stages))
     text += (
         f"\n\nnext: dicomdask info {summary.store}"
         f"\n      dicomdask verify {summary.store} --work {summary.work}"
@@ -108,6 +107,7 @@ def print_summary(summary: steps.Summary, *, as_json: bool) -> int:
         "is_new": summary.is_new,
         "n_indexed": summary.n_indexed,
         "n_encoded": summary.n_encoded,
+        "stages": show.stages_document(summary.stages),
     }
     print_document(document, text, as_json=as_json)
     return EXIT_REJECTED if commit.counts.get("rejected") else EXIT_DONE

@@ -13,10 +13,12 @@ from dicomdask.plan.tasks import (
     volume_tasks,
 )
 from dicomdask.plan.volume import series_key, source_key
+from dicomdask.plan.where import check_where
 
 __all__ = [
     "Plan",
     "check_instance",
+    "check_where",
     "filter_instances",
     "from_plain",
     "memory_bytes",

@@ -13,6 +13,7 @@ from dicomdask.errors import CODES, InputError, OptionError
 from dicomdask.model import Instance, Outcome, PlannedVolume, Settings, column_name
 from dicomdask.plan.split import Refusal, split_series
 from dicomdask.plan.volume import plan_volume, series_key, source_key
+from dicomdask.plan.where import check_where
 from dicomdask.pseudonym import Key
 
 
@@ -136,18 +137,18 @@ def filter_instances(
     Parameters
     ----------
     where
-        An expression as `pandas.DataFrame.query` takes it, over DICOM keywords:
-        `Modality == 'CT' and SliceThickness < 3`.
+        An expression over DICOM keywords; see `check_where`.
 
     Raises
     ------
-    PlanError
+    OptionError
         If the expression cannot be evaluated.
     """
+    check_where(where)
     table = pd.DataFrame([dataclasses.asdict(instance) for instance in instances])
     table.columns = pd.Index([column_name(name) for name in table.columns])
     try:
-        holds: Any = table.eval(where, engine="python")
+        holds: Any = table.eval(where, engine="python", local_dict={}, global_dict={})
         if not pd.api.types.is_bool_dtype(holds) or len(holds) != len(table):
             raise TypeError("not one truth value for each instance")
         kept = set(table.index[holds])

@@ -4,8 +4,9 @@ Each reads and writes the work directory, so a step that was cut off is simply r
 again: it does what has no receipt yet. Nothing here touches an input; the tasks do.
 """
 
+from dicomdask.runlog import Progress
 from dicomdask.steps.labels import pseudonymize
-from dicomdask.steps.session import Progress, Session, default_work, open_session
+from dicomdask.steps.session import Session, default_work, open_session
 from dicomdask.steps.stages import (
     Summary,
     commit,

@@ -1,9 +1,13 @@
 """One run over one work directory: opened, checked, with a scheduler on demand."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,17 +21,34 @@ from dicomdask.pseudonym import (
     create_key_file,
     resolve_key,
 )
+from dicomdask.runlog import Progress, RunLog
+from dicomdask.steps.workers import check_workers
+from dicomdask.tasks.commit import PACKAGES
 from dicomdask.work import Job, Work
 
 CLUSTER_SECONDS: Final = 3.0
 """About how long a local cluster takes to start."""
 
-Progress = Callable[[str, int, int], None]
-"""Called with a step, how much of it is done, and how much there is."""
+Report = Callable[[Progress], None]
+"""Called with how far a stage is, whenever a piece of it is done."""
 
 
-def no_progress(step: str, done: int, total: int) -> None:
+def no_progress(progress: Progress) -> None:
     """Report nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a bag is to do: so many pieces; the counts of a result say of how many.
+
+    `piece` is the entry of a result's counts that holds how many it did; where there is
+    none, each result is one piece.
+    """
+
+    total: int
+    unit: str = "parts"
+    piece: str | None = None
+    total_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -40,7 +61,7 @@ class Session:
         The work directory.
     key
         The key that the job's reference resolves to here.
-    scheduler, memory
+    scheduler, memory, insecure_scheduler
         See `pipeline.open_runner`; nothing is started before there is work to do.
     progress
         Told of each finished piece.
@@ -48,13 +69,17 @@ class Session:
         What was done so far.
     newest
         The store's newest commit when the run began.
+    log
+        Where time and bytes go.
     """
 
     work: Work
     key: Key
+    log: RunLog
     scheduler: str | None = None
     memory: str | None = None
-    progress: Progress = no_progress
+    insecure_scheduler: bool = False
+    progress: Report = no_progress
     n_indexed: int = 0
     n_encoded: int = 0
     has_encoded: bool = False
@@ -66,7 +91,8 @@ class Session:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+        with self._stack:
+            self.log.close(error[1])
 
     def keep(self, stack: ExitStack) -> None:
         """Close these with the session."""
@@ -76,13 +102,23 @@ class Session:
     def runner(self) -> pipeline.Runner:
         """Return the scheduler, started at the first use."""
         if self._runner is None:
-            opened = pipeline.open_runner(self.scheduler, memory=self.memory)
-            self._runner = self._stack.enter_context(opened)
+            opened = pipeline.open_runner(
+                self.scheduler, memory=self.memory, insecure=self.insecure_scheduler
+            )
+            is_here = self.scheduler in pipeline.LOCAL_SCHEDULERS
+            with nullcontext() if is_here else self.log.stage("start"):
+                runner = self._stack.enter_context(opened)
+                check_workers(runner, self.work, self.key)
+            self._runner = runner
         return self._runner
 
+    def check_writers(self, store: str) -> None:
+        """Check that the workers reach a store; raise PlanError where some do not."""
+        check_workers(self.runner, self.work, self.key, store=store)
+
     def run(
-        self, step: str, bag: Any, total: int, *, seconds: float | None = None
-    ) -> Iterator[dict[str, Any]]:
+        self, stage: str, bag: Any, goal: Goal, *, seconds: float | None = None
+    ) -> list[dict[str, Any]]:
         """Compute a bag of counts, and report progress.
 
         Parameters
@@ -91,14 +127,58 @@ class Session:
             About how long it takes on one core. What is over before a local cluster
             would have started is done in this process.
         """
-        self.progress(step, 0, total)
         is_short = seconds is not None and seconds < CLUSTER_SECONDS
         is_alone = self.scheduler is None and pipeline.current_client() is None
         inline = is_short and is_alone and self._runner is None
-        runner = pipeline.Runner("synchronous") if inline else self.runner
-        for done, counts in enumerate(runner.run(bag), 1):
-            self.progress(step, done, total)
-            yield counts
+        with self.log.stage(stage) as use:
+            runner = pipeline.Runner("synchronous") if inline else self.runner
+            tally = Tally(stage, goal)
+            self.progress(tally.progress())
+            found = []
+            for counts in runner.run(bag):
+                use.add_task(counts)
+                tally.add(counts)
+                self.progress(tally.progress())
+                found.append(counts)
+            self.log.note("found", stage=stage, **tally.summary())
+        return found
+
+
+class Tally:
+    """The counts of one bag's results so far."""
+
+    def __init__(self, stage: str, goal: Goal) -> None:
+        self._stage, self._goal = stage, goal
+        self._started = time.monotonic()
+        self._done = self._done_bytes = 0
+        self._outcomes: Counter[str] = Counter()
+
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Add what one result says."""
+        self._done += counts[self._goal.piece] if self._goal.piece else 1
+        self._done_bytes += counts.get("piece_bytes", 0)
+        self._outcomes.update(counts.get("found", {}))
+
+    def progress(self) -> Progress:
+        """Return how far the stage is."""
+        return Progress(
+            stage=self._stage,
+            done=self._done,
+            total=self._goal.total,
+            unit=self._goal.unit,
+            seconds=time.monotonic() - self._started,
+            done_bytes=self._done_bytes,
+            total_bytes=self._goal.total_bytes,
+            outcomes=dict(self._outcomes),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return what the run log keeps of it."""
+        return {
+            self._goal.unit: self._done,
+            "source_bytes": self._done_bytes,
+            "outcomes": dict(sorted(self._outcomes.items())),
+        }
 
 
 def open_session(
@@ -107,7 +187,8 @@ def open_session(
     key_file: str | None = None,
     scheduler: str | None = None,
     memory: str | None = None,
-    progress: Progress = no_progress,
+    insecure_scheduler: bool = False,
+    progress: Report = no_progress,
     create: bool = False,
     shared: bool = False,
 ) -> Session:
@@ -130,8 +211,7 @@ def open_session(
         If the key is missing, or another than the one it was made with.
     """
     url = storage.resolve(work)
-    if memory is not None:
-        pipeline.parse_memory(memory)
+    pipeline.check_scheduler(scheduler, memory, insecure=insecure_scheduler)
     opened = Work(url)
     if create:
         require_work_place(url)
@@ -141,7 +221,11 @@ def open_session(
     with ExitStack() as stack:
         stack.enter_context(locked(url, shared=shared))
         job = _open_job(opened, key_file)
-        session = Session(opened, resolve_key(job.key), scheduler, memory, progress)
+        key = resolve_key(job.key)
+        log = open_log(opened, stack.enter_context(storage.counted()))
+        session = Session(
+            opened, key, log, scheduler, memory, insecure_scheduler, progress
+        )
         session.keep(stack.pop_all())
     return session
 
@@ -172,6 +256,13 @@ def _open_job(work: Work, key_file: str | None) -> Job:
     job = replace(job, key=reference)
     work.write_job(job)
     return job
+
+
+def open_log(work: Work, traffic: storage.Traffic) -> RunLog:
+    """Open the log of a run; its first line names the versions of what runs."""
+    versions = {name: version(name) for name in PACKAGES}
+    versions["python"] = platform.python_version()
+    return RunLog(work.path("log"), traffic, versions=versions)
 
 
 def default_work(store: str, work: str | None) -> str:

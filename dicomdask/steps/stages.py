@@ -2,7 +2,8 @@
 
 import datetime
 import logging
-from collections.abc import Container, Iterable, Iterator, Sequence
+import time
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,9 +13,10 @@ from dicomdask import arrays, commits, pipeline, plan, storage
 from dicomdask.commits import Commit
 from dicomdask.errors import NoDicomError, PlanError, StoreError
 from dicomdask.model import PlannedVolume, Task
-from dicomdask.steps.session import Session
+from dicomdask.runlog import Progress, StageUse
+from dicomdask.steps.session import Goal, Session
 from dicomdask.tasks import planning, resolve
-from dicomdask.tasks.encode import plan_tasks
+from dicomdask.tasks.encode import plan_tasks, source_bytes
 from dicomdask.tasks.memory import as_of, open_buckets, read_memory
 from dicomdask.tasks.planned import (
     Planned,
@@ -40,7 +42,8 @@ class Summary:
     """What a run did.
 
     `commit` is the dataset's newest state; `is_new` says whether this run made it.
-    `n_encoded` tasks were done and `n_indexed` files read by this run.
+    `n_encoded` tasks were done and `n_indexed` files read by this run; `stages` says
+    where its time and bytes went.
     """
 
     store: str
@@ -49,6 +52,7 @@ class Summary:
     is_new: bool
     n_indexed: int
     n_encoded: int
+    stages: tuple[StageUse, ...] = ()
 
 
 # --- index ---
@@ -65,19 +69,34 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
         If no listed file is DICOM.
     """
     work = session.work
-    files = index_task.list_sources(sources, exclude=exclude)
-    n_files = index_task.extend_manifest(
-        work, files, progress=lambda n: session.progress("list", n, n + 1)
-    )
-    session.progress("list", n_files, n_files)
-    done = work.indexed_parts()
-    left = [part for part in work.manifest_parts() if part not in done]
-    bag = pipeline.index_bag(left, work_url=work.url)
-    seconds = SECONDS_PER_HEADER * MANIFEST_FILES * len(left)
-    run = session.run("index", bag, len(left), seconds=seconds)
-    counts = list(run) if left else []
+    with session.log.stage("list"):
+        _list(session, sources, exclude)
+        done = work.indexed_parts()
+        left = [part for part in work.manifest_parts() if part not in done]
+        n_files = sum(work.n_listed(part) for part in left)
+    counts = []
+    if left:
+        bag = pipeline.index_bag(left, work_url=work.url)
+        goal = Goal(n_files, "files", "files")
+        seconds = SECONDS_PER_HEADER * n_files
+        counts = session.run("index", bag, goal, seconds=seconds)
     _require_dicom(work, sources)
-    return sum(one["instances"] + one["outcomes"] for one in counts)
+    return sum(one["files"] for one in counts)
+
+
+def _list(session: Session, sources: Sequence[str], exclude: tuple[str, ...]) -> None:
+    """Add what is new or changed in the sources to the manifest."""
+    started = time.monotonic()
+    work = session.work
+    files = index_task.list_sources(sources, exclude=exclude)
+
+    def tell(n_files: int, total: int) -> None:
+        seconds = time.monotonic() - started
+        session.progress(Progress("list", n_files, total, "files", seconds))
+
+    n_files = index_task.extend_manifest(work, files, progress=lambda n: tell(n, n + 1))
+    tell(n_files, n_files)
+    session.log.note("found", stage="list", files=n_files)
 
 
 def require_files(sources: Sequence[str], *, exclude: tuple[str, ...]) -> None:
@@ -121,6 +140,11 @@ def make_plan(session: Session) -> None:
     PlanError
         If nothing is indexed, or the filter cannot be evaluated.
     """
+    with session.log.stage("plan"):
+        _make_plan(session)
+
+
+def _make_plan(session: Session) -> None:
     work, key = session.work, session.key
     job = work.require_job()
     if not work.indexed_parts():
@@ -133,7 +157,7 @@ def make_plan(session: Session) -> None:
     batches = resolve.write_batches(work, key, news.repeats) if news.repeats else []
     if batches:
         bag = pipeline.resolve_bag(batches, work_url=work.url)
-        _exhaust(session.run("resolve", bag, len(batches)))
+        session.run("resolve", bag, Goal(len(batches), "sets"))
     found = sort_verdicts(work, key, work.verdict_names()[n_verdicts:])
     buckets = news.buckets | found
     waiting = _plan_buckets(session, buckets)
@@ -156,7 +180,8 @@ def _plan_buckets(session: Session, buckets: Iterable[str]) -> set[str]:
     step = max(1, int(len(names) * BATCH_SECONDS[0] / seconds))
     batches = [tuple(names[i : i + step]) for i in range(0, len(names), step)]
     bag = pipeline.plan_bag(batches, work_url=work.url)
-    results = session.run("plan", bag, len(batches), seconds=seconds)
+    goal = Goal(len(names), "parts", "parts")
+    results = session.run("plan", bag, goal, seconds=seconds)
     return {name for one in results for name in one["waiting"]}
 
 
@@ -185,11 +210,6 @@ def _note_plan(
     write_planned(work, planned)
 
 
-def _exhaust(results: Iterator[Any]) -> None:
-    for _ in results:
-        pass
-
-
 # --- encode ---
 
 
@@ -208,32 +228,28 @@ def encode(session: Session, *, task_range: tuple[int, int] | None = None) -> in
     PlanError
         If there is no plan; or, with a range, if frames were unfit.
     """
+    with session.log.stage("encode"):
+        return _encode(session, task_range)
+
+
+def _encode(session: Session, task_range: tuple[int, int] | None) -> int:
     work = session.work
     job = _require_planned(work)
     store = str(job.store)
-    storage.require_writable(store)
-    if not storage.can_create_once(store):
-        LOGGER.warning(
-            "%s has no conditional writes: let no other run write to it meanwhile",
-            store,
-        )
-    root = storage.join(store, "zarr.json")
-    if not storage.exists(root):
-        with storage.room_at(store):
-            storage.write(root, arrays.root_metadata().encode())
+    _begin_store(store)
     if task_range is None:
         names = _find_lost(session, store)
         session.has_encoded = True
     else:
         names = work.plan_names()
-    done = 0
+    done, is_checked = 0, False
     while left := _open_tasks(session, names, task_range):
+        if not is_checked:
+            session.check_writers(store)
+            is_checked = True
         if _reject_too_large(session, {task.part for task in left}):
             continue
-        batches = _batches(left, session.runner.n_workers)
-        bag = pipeline.encode_bag(batches, work_url=work.url)
-        total = sum(map(len, batches))
-        counts = list(session.run("encode", bag, total))
+        counts = _run_tasks(session, left)
         done += sum(one["tasks"] for one in counts)
         n_unfit = sum(one["unfit"] for one in counts)
         if n_unfit and task_range is not None:
@@ -248,6 +264,28 @@ def encode(session: Session, *, task_range: tuple[int, int] | None = None) -> in
                 f"tasks leave no receipt in {work.url}; remove its receipts"
             )
     return done
+
+
+def _begin_store(store: str) -> None:
+    """Write the root of a store unless it is there, and say what it cannot do."""
+    storage.require_writable(store)
+    if not storage.can_create_once(store):
+        LOGGER.warning(
+            "%s has no conditional writes: let no other run write to it meanwhile",
+            store,
+        )
+    root = storage.join(store, "zarr.json")
+    if not storage.exists(root):
+        with storage.room_at(store):
+            storage.write(root, arrays.root_metadata().encode())
+
+
+def _run_tasks(session: Session, left: Sequence["_OpenTask"]) -> list[dict[str, Any]]:
+    batches = _batches(left, session.runner.n_workers)
+    bag = pipeline.encode_bag(batches, work_url=session.work.url)
+    nbytes = sum(task.nbytes for task in left)
+    goal = Goal(len(left), "tasks", "pieces", nbytes)
+    return session.run("encode", bag, goal)
 
 
 def _replan(session: Session, job: Job) -> None:
@@ -285,6 +323,7 @@ class _OpenTask:
     part: str
     number: int
     seconds: float
+    nbytes: int
 
 
 def _open_tasks(
@@ -300,7 +339,8 @@ def _open_tasks(
             inside = task_range is None or task_range[0] <= position < task_range[1]
             position += 1
             if inside and plan.task_digest(volume, task, session.key) not in done:
-                found.append(_OpenTask(name, number, _seconds(volume, task)))
+                seconds, nbytes = _seconds(volume, task), source_bytes(volume, task)
+                found.append(_OpenTask(name, number, seconds, nbytes))
     return found
 
 
@@ -374,6 +414,20 @@ def commit(session: Session) -> Summary:
     PlanError, StoreError
         If tasks have no receipt, or an input is unaccounted for.
     """
+    with session.log.stage("commit"):
+        newest, is_new = _commit(session)
+    return Summary(
+        store=str(session.work.require_job().store),
+        work=session.work.url,
+        commit=newest,
+        is_new=is_new,
+        n_indexed=session.n_indexed,
+        n_encoded=session.n_encoded,
+        stages=session.log.uses(),
+    )
+
+
+def _commit(session: Session) -> tuple[Commit, bool]:
     work = session.work
     store = str(_require_planned(work).store)
     if not session.has_encoded:
@@ -383,6 +437,11 @@ def commit(session: Session) -> Summary:
     newest = made or commits.read_commit(store)
     if newest is None:
         raise StoreError("the commit vanished while it was made; run again")
-    return Summary(
-        store, work.url, newest, made is not None, session.n_indexed, session.n_encoded
+    session.log.note(
+        "commit",
+        n=newest.n,
+        is_new=made is not None,
+        counts=newest.counts,
+        codes=newest.codes,
     )
+    return newest, made is not None

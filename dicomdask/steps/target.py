@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any, get_args
 
-from dicomdask import commits, storage
+from dicomdask import commits, plan, storage
 from dicomdask.commits import Commit
 from dicomdask.errors import OptionError, PlanError, PolicyError, StoreError
 from dicomdask.model import FORMAT, Irregular, Profile, Settings
@@ -35,6 +35,16 @@ def set_target(
     job = replace(job, store=url, settings=settings, limit=limit)
     session.newest = check_store(job, session.key)
     session.work.write_job(job)
+    session.log.note(
+        "settings",
+        policy=settings.policy,
+        options=settings.options,
+        trusted_pixels=settings.trusted_pixels,
+        profile=settings.profile,
+        on_irregular=settings.on_irregular,
+        is_filtered=settings.where is not None,  # what it says may name a patient
+        limit=limit,
+    )
 
 
 def check_places(store: str, work: str) -> None:
@@ -56,6 +66,8 @@ def check_settings(settings: Settings, limit: int | None) -> None:
         )
     except PolicyError as error:
         raise OptionError(str(error)) from None
+    if settings.where is not None:
+        plan.check_where(settings.where)
     if settings.profile not in get_args(Profile):
         raise OptionError(f"--profile is one of {', '.join(get_args(Profile))}")
     if settings.on_irregular not in get_args(Irregular):

@@ -8,7 +8,7 @@ from dicomdask import pipeline, storage
 from dicomdask.model import Irregular, Profile, Settings
 from dicomdask.pseudonym import KeyReference, resolve_key
 from dicomdask.steps.session import (
-    Progress,
+    Report,
     Session,
     default_work,
     locked,
@@ -48,9 +48,10 @@ def convert(
     limit: int | None = None,
     scheduler: str | None = None,
     memory: str | None = None,
+    insecure_scheduler: bool = False,
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | str | None = None,
-    progress: Progress = no_progress,
+    progress: Report = no_progress,
 ) -> Summary:
     """Convert DICOM into a dataset; resume or extend what an earlier run began.
 
@@ -81,16 +82,21 @@ def convert(
         How many volumes to store at most.
     scheduler
         None: the current Dask client, else a local cluster fitted to the machine;
-        `synchronous`, `threads`, `processes`, an address or a scheduler file.
+        `synchronous`, `threads`, `processes`, a `tls://` address or a scheduler file.
+        Certificates come from Dask's configuration, `distributed.comm.tls`.
     memory
         What one worker of a local cluster may take, such as `4GiB`.
+    insecure_scheduler
+        Whether the address may be plain `tcp://` within this machine, where any of
+        its users could run code on the workers.
     overwrite
         Whether to remove the store and begin anew.
     storage_options
         What opens object stores: credentials, endpoints; see `storage.use_options`.
         By default the environment says.
     progress
-        Called with a step, how much of it is done, and how much there is.
+        Called with a `Progress` whenever a piece of work is done: its stage, how much
+        of it is done of how much, seconds, bytes, and the outcomes so far.
 
     Returns
     -------
@@ -122,6 +128,7 @@ def convert(
         limit=limit,
         scheduler=scheduler,
         memory=memory,
+        insecure_scheduler=insecure_scheduler,
         overwrite=overwrite,
         progress=progress,
     )
@@ -145,8 +152,9 @@ def prepare(
     limit: int | None = None,
     scheduler: str | None = None,
     memory: str | None = None,
+    insecure_scheduler: bool = False,
     overwrite: bool = False,
-    progress: Progress = no_progress,
+    progress: Report = no_progress,
 ) -> Session:
     """Do all that comes before encoding, and return the open session.
 
@@ -156,7 +164,7 @@ def prepare(
     directory = default_work(target, work)
     check_places(target, directory)
     check_settings(settings, limit)
-    pipeline.check_scheduler(scheduler, memory)
+    pipeline.check_scheduler(scheduler, memory, insecure=insecure_scheduler)
     require_files(sources, exclude=(target, directory))
     if overwrite:
         if key_file is not None:
@@ -168,6 +176,7 @@ def prepare(
         key_file=key_file,
         scheduler=scheduler,
         memory=memory,
+        insecure_scheduler=insecure_scheduler,
         progress=progress,
         create=True,
     )

@@ -14,21 +14,25 @@ from typing import BinaryIO, Final
 
 from dicomdask.errors import DicomDaskError, StoreError
 from dicomdask.model import SourceFile
-from dicomdask.storage import local, remote
+from dicomdask.storage import local, remote, traffic, walk
 from dicomdask.storage.ahead import ahead
-from dicomdask.storage.listed import NOT_A_FILE, Listed
+from dicomdask.storage.listed import NOT_A_FILE, OUTSIDE, Listed
 from dicomdask.storage.local import decode_path, encode_path
 from dicomdask.storage.options import OPTIONS_VARIABLE, options_of, use_options
 from dicomdask.storage.ranges import Ranges
+from dicomdask.storage.traffic import Traffic, counted
 from dicomdask.storage.urls import is_local, join, resolve
 
 __all__ = [
     "NOT_A_FILE",
     "OPTIONS_VARIABLE",
+    "OUTSIDE",
     "Listed",
     "Ranges",
+    "Traffic",
     "ahead",
     "can_create_once",
+    "counted",
     "create",
     "decode_path",
     "describe",
@@ -67,11 +71,15 @@ def _at(url: str) -> ModuleType:
 # --- list ---------------------------------------------------------------------
 
 
-def list_files(source: str, *, exclude: tuple[str, ...] = ()) -> Iterator[SourceFile]:
+def list_files(
+    source: str, *, exclude: tuple[str, ...] = (), within: tuple[str, ...] = ()
+) -> Iterator[SourceFile]:
     """List the files of a source: a file, a folder (any depth) or a glob pattern.
 
     Links to folders are followed once. What is listed and cannot be a file (a broken
-    link, a pipe, a folder without permission) has the size `NOT_A_FILE`.
+    link, a pipe, a folder without permission) has the size `NOT_A_FILE`. A link that
+    leads out of the sources has the size `OUTSIDE`, and so has an object whose name
+    would; neither is looked at.
 
     Parameters
     ----------
@@ -79,6 +87,8 @@ def list_files(source: str, *, exclude: tuple[str, ...] = ()) -> Iterator[Source
         A URL, a local path or a glob pattern of either.
     exclude
         Folders to leave out: the store and the work directory.
+    within
+        The other sources that links may lead into.
 
     Raises
     ------
@@ -87,8 +97,10 @@ def list_files(source: str, *, exclude: tuple[str, ...] = ()) -> Iterator[Source
     """
     url = resolve(source)
     left_out = tuple(one for one in exclude if is_local(one) == is_local(url))
-    found: Iterator[SourceFile] = _at(url).list_files(url, source, left_out)
-    return found
+    if not is_local(url):
+        return remote.list_files(url, source, left_out)
+    others = tuple(resolve(one) for one in within if is_local(one))
+    return walk.list_files(url, source, left_out, others)
 
 
 def has_files(source: str, *, exclude: tuple[str, ...] = ()) -> bool:
@@ -129,6 +141,7 @@ def list_below(url: str) -> Iterator[Listed]:
 def read(url: str) -> bytes:
     """Return all bytes of an object; raise FileNotFoundError if there is none."""
     data: bytes = _at(url).read(url)
+    traffic.note(read=len(data))
     return data
 
 
@@ -140,8 +153,7 @@ def open_blocks(url: str, size: int | None = None) -> BinaryIO:
     size
         The object's bytes, where they are known: it saves a request.
     """
-    file: BinaryIO = _at(url).open_blocks(url, size)
-    return file
+    return traffic.count_reads(_at(url).open_blocks(url, size))
 
 
 def is_openable(url: str) -> bool:
@@ -176,6 +188,7 @@ def is_same(one: str, other: str) -> bool:
 def write(url: str, data: bytes) -> None:
     """Write an object at once, replacing what is there."""
     _at(url).write(url, data)
+    traffic.note(written=len(data))
 
 
 @contextmanager
@@ -209,6 +222,7 @@ def create(url: str, data: bytes) -> None:
         If the object is there already.
     """
     _at(url).create(url, data)
+    traffic.note(written=len(data))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Final, TypeVar
 
@@ -49,7 +50,8 @@ def ahead(
                     held = 0
                     yield item, partial(function, item)
                     continue
-                future: Future[Result] = pool.submit(function, item)
+                run = copy_context().run  # what it reads is counted for this thread
+                future: Future[Result] = pool.submit(run, function, item)
                 waiting.append((item, future.result))
                 held += nbytes(item)
             yield from waiting

@@ -5,6 +5,9 @@ from typing import Final, NamedTuple
 NOT_A_FILE: Final = -1
 """The size of a listed entry that cannot be read as a file."""
 
+OUTSIDE: Final = -2
+"""The size of a listed entry that leads out of the sources; it is never opened."""
+
 
 class Listed(NamedTuple):
     """One object below a folder: its name from there, and its state.

@@ -1,7 +1,6 @@
 """Paths of this machine: whole files that appear at once, ranges by `pread`."""
 
 import fcntl
-import glob
 import os
 import secrets
 import shutil
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from dicomdask.errors import SourceError, StoreError
+from dicomdask.errors import StoreError
 from dicomdask.model import SourceFile
 from dicomdask.storage.listed import NOT_A_FILE, Listed
 
@@ -37,40 +36,6 @@ def decode_path(url: str) -> str:
 
 
 # --- list ---------------------------------------------------------------------
-
-
-def list_files(url: str, source: str, exclude: tuple[str, ...]) -> Iterator[SourceFile]:
-    """List a file, a folder or what a glob pattern finds; see `storage.list_files`."""
-    root = decode_path(url)
-    left_out = {os.path.realpath(decode_path(one)) for one in exclude}
-    if os.path.lexists(root):
-        yield from _list_entry(root, left_out, set())
-        return
-    matches = sorted(glob.glob(root, recursive=True)) if glob.has_magic(root) else []
-    if not matches:
-        raise SourceError(f"no such source: {source}; give a file, a folder or a glob")
-    seen: set[str] = set()
-    for match in matches:
-        yield from _list_entry(match, left_out, seen)
-
-
-def _list_entry(path: str, left_out: set[str], seen: set[str]) -> Iterator[SourceFile]:
-    real = os.path.realpath(path)
-    if real in left_out:
-        return
-    if not os.path.isdir(path):
-        yield describe(path)
-        return
-    if real in seen:
-        return
-    seen.add(real)
-    try:
-        names = sorted(os.listdir(path))
-    except OSError:
-        yield SourceFile(encode_path(path), NOT_A_FILE, "")
-        return
-    for name in names:
-        yield from _list_entry(os.path.join(path, name), left_out, seen)
 
 
 def describe(url: str) -> SourceFile:

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any, BinaryIO, Final, cast
+from urllib.parse import unquote
 
 import fsspec
 
 from dicomdask.errors import SourceError, StoreError
 from dicomdask.model import SourceFile
-from dicomdask.storage.listed import NOT_A_FILE, Listed
+from dicomdask.storage.listed import NOT_A_FILE, OUTSIDE, Listed
 from dicomdask.storage.requests import ANSWERS, ask, open_store
 from dicomdask.storage.urls import join
 
@@ -44,7 +45,11 @@ def list_files(url: str, source: str, exclude: tuple[str, ...]) -> Iterator[Sour
         )
     for name, info in chain([first], found):
         listed = _source_file(_url_of(url, path, name), info)
-        if not listed.url.startswith(folders):
+        if listed.url.startswith(folders):
+            continue
+        if _may_escape(listed.url):
+            yield SourceFile(listed.url, OUTSIDE, "")
+        else:
             yield listed
 
 
@@ -111,6 +116,16 @@ def _pages(
             info = ask(url, filesystem.info, path)
             if info.get("type") != "directory":
                 yield path, info
+
+
+def _may_escape(url: str) -> bool:
+    """Return whether a name may reach another object than it says.
+
+    Libraries and servers resolve `..` as they like (RFC 3986 6.2.2.3), encoded or not,
+    and end names at a NUL.
+    """
+    names = unquote(unquote(url)).replace("\\", "/").split("/")
+    return bool({".", ".."} & set(names)) or "\0" in url or "%00" in url
 
 
 def _find(

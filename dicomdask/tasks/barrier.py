@@ -15,6 +15,7 @@ from dicomdask.errors import InputError
 
 Result = TypeVar("Result")
 
+UNFORESEEN: Final = "An unforeseen {}."
 NOISY_LOGGERS: Final = ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle", "jpeg_ls")
 
 
@@ -91,4 +92,12 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
         raise InputError("too-large") from None
     except Exception as error:  # noqa: BLE001 - hostile bytes raise anything
         name = type(error).__name__
-        raise InputError("unexpected", f"An unforeseen {name}.") from None
+        raise InputError("unexpected", UNFORESEEN.format(name)) from None
+
+
+def kind_of(code: str, reason: str) -> str:
+    """Return a code, and with `unexpected` the class that the reason names."""
+    if code != "unexpected":
+        return code
+    before, after = UNFORESEEN.split("{}")
+    return f"{code} {reason.removeprefix(before).removesuffix(after)}"

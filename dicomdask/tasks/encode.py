@@ -1,6 +1,7 @@
 """Encode: one task writes one shard, its de-identified rows and, last, its receipt."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -11,12 +12,13 @@ from pydicom import Dataset
 
 from dicomdask import arrays, deid, header, pixels, plan, rows, shards, storage, tables
 from dicomdask.errors import InputError
-from dicomdask.model import PlannedFrame, PlannedVolume, Receipt, Task
+from dicomdask.model import PlannedFrame, PlannedVolume, Receipt, Task, Verdict
 from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.attempts import Attempts
-from dicomdask.tasks.barrier import guard, quiet
+from dicomdask.tasks.barrier import guard, kind_of, quiet
 from dicomdask.tasks.isolate import Cell
+from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.planning import job_policy
 from dicomdask.tasks.resolve import fetch_ahead, make_verdict, read_source
 from dicomdask.values import statistics
@@ -33,7 +35,8 @@ class Context:
     key: Key
 
 
-def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> dict[str, int]:
+@measured
+def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> Counts:
     """Encode tasks [start, stop) of one part of the plan; return counts.
 
     Tasks that have a receipt are left alone. A task in which a frame turns out to be
@@ -44,10 +47,13 @@ def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> dict[str, int
     work = Work(work_url)
     job = work.require_job()
     context = open_context(work, job)
-    counts = {"tasks": 0, "frames": 0, "unfit": 0, "raw_bytes": 0, "source_bytes": 0}
+    names = ("pieces", "piece_bytes", "tasks", "frames", "unfit", "raw_bytes")
+    counts: Counts = {**dict.fromkeys(names, 0), "found": Counter()}
     attempts = Attempts(work)
     with quiet(), Cell(_warm_context, job) as cell:
         for volume, task in plan_tasks(work.read_plan(name))[start:stop]:
+            counts["pieces"] += 1
+            counts["piece_bytes"] += source_bytes(volume, task)
             digest = plan.task_digest(volume, task, context.key)
             if work.has_receipt(digest):
                 _count(counts, work.read_receipt(digest))
@@ -57,6 +63,7 @@ def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> dict[str, int
                 if attempts.is_careful:
                     read = partial(_read_apart, cell, job)
                 _count(counts, encode_task(volume, task, context, read=read))
+    counts["found"] = dict(counts["found"])
     return counts
 
 
@@ -71,14 +78,19 @@ def _warm_context(job: Job) -> Context:
     return open_context(Work(""), job)
 
 
-def _count(counts: dict[str, int], result: Receipt | int) -> None:
-    if isinstance(result, int):
-        counts["unfit"] += result
+def _count(counts: Counts, result: Receipt | list[Verdict]) -> None:
+    if isinstance(result, list):
+        counts["unfit"] += len(result)
+        counts["found"].update(kind_of(one.code, one.reason) for one in result)
         return
     counts["tasks"] += 1
     counts["frames"] += result.n_frames
     counts["raw_bytes"] += result.raw_bytes
-    counts["source_bytes"] += result.source_bytes
+
+
+def source_bytes(volume: PlannedVolume, task: Task) -> int:
+    """Return the bytes of the files that a task reads."""
+    return sum(volume.frames[number].size for number in task.frames)
 
 
 def plan_tasks(part: plan.Plan) -> list[tuple[PlannedVolume, Task]]:
@@ -90,8 +102,8 @@ def plan_tasks(part: plan.Plan) -> list[tuple[PlannedVolume, Task]]:
 
 def encode_task(
     volume: PlannedVolume, task: Task, context: Context, *, read: "Reader"
-) -> Receipt | int:
-    """Write one shard, its rows and, last, its receipt; or say how many are unfit.
+) -> Receipt | list[Verdict]:
+    """Write one shard, its rows and, last, its receipt; or say which are unfit.
 
     Parameters
     ----------
@@ -116,7 +128,7 @@ def encode_task(
     if verdicts:
         name = f"{context.work.next_verdict():06d}-encode-{digest[:16]}"
         context.work.write_verdicts(name, verdicts)
-        return len(verdicts)
+        return verdicts
     receipt = _write_shard(volume, task, array, frames, context, digest)
     receipt = replace(receipt, seconds=round(time.monotonic() - started, 6))
     context.work.write_receipt(receipt)

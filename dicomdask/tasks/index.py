@@ -1,6 +1,6 @@
 """List and index: from files to instances in buckets, or to outcomes."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -11,22 +11,27 @@ from dicomdask.errors import CODES, InputError
 from dicomdask.model import Instance, Outcome, PlannedFrame, SourceFile, Stage
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks import places
-from dicomdask.tasks.barrier import guard, quiet
+from dicomdask.tasks.barrier import guard, kind_of, quiet
 from dicomdask.tasks.known import Known
+from dicomdask.tasks.measure import Counts, measured
 from dicomdask.work import Work
 
 LISTED_AT_ONCE: Final = 1 << 16
 """How many listed files are held at a time."""
 SKIPPED: Final = frozenset({"dicomdir", "no-pixels", "filtered", "not-selected"})
-NOT_DICOM: Final = frozenset({"not-dicom", "empty-file", "archive", "unreadable"})
+NOT_DICOM: Final = frozenset(
+    {"not-dicom", "empty-file", "archive", "unreadable", "outside-source"}
+)
+OUTSIDE_NAME: Final = "The name leads out of the source, so it was not opened."
 
 
 def list_sources(
     sources: Sequence[str], *, exclude: tuple[str, ...]
 ) -> Iterator[SourceFile]:
     """Yield the files of all sources as they are listed; some may come twice."""
+    others = tuple(sources)
     for source in sources:
-        yield from storage.list_files(source, exclude=exclude)
+        yield from storage.list_files(source, exclude=exclude, within=others)
 
 
 def extend_manifest(
@@ -102,7 +107,8 @@ def _is_open_again(
     return storage.is_openable(file.url)
 
 
-def index_part(part: str, *, work_url: str) -> dict[str, int]:
+@measured
+def index_part(part: str, *, work_url: str) -> Counts:
     """Index one part of the manifest into buckets; return counts."""
     work = Work(work_url)
     key = resolve_key(work.require_job().key)
@@ -131,7 +137,12 @@ def index_part(part: str, *, work_url: str) -> dict[str, int]:
         "not_dicom": sum(outcome.code in NOT_DICOM for outcome in outcomes),
     }
     work.write_note(counts, "index", f"{part}.json")
-    return counts
+    codes = Counter(kind_of(outcome.code, outcome.reason) for outcome in outcomes)
+    return {
+        **counts,
+        "files": counts["instances"] + counts["outcomes"],
+        "found": {"instances": counts["instances"], **codes},
+    }
 
 
 def _is_remote(file: SourceFile) -> bool:
@@ -156,6 +167,9 @@ def _outcome_of(
 
 def read_instance(file: SourceFile) -> Instance:
     """Return the instance of one listed file, or raise InputError."""
+    if file.size == storage.OUTSIDE:
+        reason = None if storage.is_local(file.url) else OUTSIDE_NAME
+        raise InputError("outside-source", reason)
     if file.size == storage.NOT_A_FILE:
         raise InputError("unreadable")
     if file.size == 0:

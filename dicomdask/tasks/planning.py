@@ -2,14 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from dicomdask import plan
 from dicomdask.errors import CODES
 from dicomdask.model import Instance, Outcome, PlannedVolume, SourceFile, Verdict
 from dicomdask.policy import Policy, load_policy
 from dicomdask.pseudonym import Key, resolve_key
+from dicomdask.tasks.barrier import kind_of
 from dicomdask.tasks.index import make_outcome, stored_outcome
+from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.resolve import newest_of, stored_sources
 from dicomdask.work import Job, Work
 
@@ -17,21 +19,23 @@ WAITING: Final = frozenset({"conflict", "source-changed", "unreadable"})
 """The codes of verdicts that may end: a copy goes, or a file comes back."""
 
 
-def plan_buckets(buckets: Sequence[str], *, work_url: str) -> dict[str, Any]:
+@measured
+def plan_buckets(buckets: Sequence[str], *, work_url: str) -> Counts:
     """Plan the series of some buckets; return counts, and which wait for an end."""
     work = Work(work_url)
     job = work.require_job()
     changed = work.read_changed()
-    counts: dict[str, Any] = {"volumes": 0, "outcomes": 0, "waiting": []}
+    found: Counter[str] = Counter()
+    waiting = []
     for bucket in buckets:
         verdicts = work.read_found(bucket)
         made = _plan_bucket(work, job, bucket, changed, verdicts)
         work.write_plan(bucket, made)
-        counts["volumes"] += len(made.volumes)
-        counts["outcomes"] += len(made.outcomes)
+        found["volumes"] += len(made.volumes)
+        found.update(kind_of(one.code, one.reason) for one in made.outcomes)
         if any(verdict.code in WAITING for verdict in verdicts.values()):
-            counts["waiting"].append(bucket)
-    return counts
+            waiting.append(bucket)
+    return {"parts": len(buckets), "waiting": waiting, "found": dict(found)}
 
 
 Verdicts = dict[tuple[str, str], Verdict]

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,8 +21,9 @@ from dicomdask.model import Instance, PlannedFrame, SourceFile, Stage, Verdict
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks import places
 from dicomdask.tasks.attempts import Attempts
-from dicomdask.tasks.barrier import guard, quiet
+from dicomdask.tasks.barrier import guard, kind_of, quiet
 from dicomdask.tasks.isolate import Cell
+from dicomdask.tasks.measure import Counts, measured
 from dicomdask.work import Job, Work
 
 Source = TypeVar("Source", Instance, PlannedFrame)
@@ -208,7 +209,8 @@ def stored_sources(store: str, buckets: Iterable[str]) -> frozenset[str]:
     return frozenset(one for table in found for one in table["source_key"].to_pylist())
 
 
-def resolve_batch(name: str, *, work_url: str) -> dict[str, int]:
+@measured
+def resolve_batch(name: str, *, work_url: str) -> Counts:
     """Decide on one batch of repeated instances; return counts.
 
     A batch at which processes died before is decoded apart.
@@ -225,7 +227,8 @@ def resolve_batch(name: str, *, work_url: str) -> dict[str, int]:
         read = partial(_read_apart, cell) if attempts.is_careful else _read_here
         found = [one for group in groups.values() for one in resolve_group(group, read)]
         work.write_verdicts(name, found)
-    return {"groups": len(groups), "instances": len(found)}
+    codes = Counter(kind_of(verdict.code, verdict.reason) for verdict in found)
+    return {"groups": len(groups), "instances": len(found), "found": dict(codes)}
 
 
 Content = tuple[str, ...]

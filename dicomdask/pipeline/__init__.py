@@ -1,0 +1,33 @@
+"""The only room with Dask: it wires bags and runs them, and decides nothing."""
+
+from dicomdask.pipeline.bags import (
+    encode_bag,
+    index_bag,
+    index_dataframe,
+    index_sources,
+    plan_bag,
+    resolve_bag,
+)
+from dicomdask.pipeline.clusters import (
+    LOCAL_SCHEDULERS,
+    LOSSES,
+    check_scheduler,
+    parse_memory,
+)
+from dicomdask.pipeline.run import Runner, current_client, open_runner
+
+__all__ = [
+    "LOCAL_SCHEDULERS",
+    "LOSSES",
+    "Runner",
+    "check_scheduler",
+    "current_client",
+    "encode_bag",
+    "index_bag",
+    "index_dataframe",
+    "index_sources",
+    "open_runner",
+    "parse_memory",
+    "plan_bag",
+    "resolve_bag",
+]
