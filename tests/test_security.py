@@ -248,7 +248,7 @@ def test_what_leads_out_has_an_outcome_and_comes_in_once_it_is_named(
 )
 def test_names_that_may_lead_elsewhere_are_never_opened(name, monkeypatch):
     root = f"memory://names/{name.encode().hex()}"
-    filesystem = storage.remote._open(root)[0]
+    filesystem = storage.remote.open_store(root)[0]
     filesystem.store.clear()
     filesystem.pipe_file(f"/names/{name.encode().hex()}/{name}", b"bytes")
     filesystem.pipe_file(f"/names/{name.encode().hex()}/good", b"bytes")
