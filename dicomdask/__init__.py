@@ -7,25 +7,29 @@ if TYPE_CHECKING:
     from dicomdask.dataset import open_dataset
     from dicomdask.pipeline import index_dataframe
     from dicomdask.pipeline import index_sources as index
-    from dicomdask.steps import convert, pseudonymize
+    from dicomdask.steps import convert, forget, pseudonymize, vacuum
 
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "convert",
+    "forget",
     "index",
     "index_dataframe",
     "open_dataset",
     "pseudonymize",
+    "vacuum",
 ]
 
 # Loaded when first used: whoever only reads a dataset needs neither Dask nor pydicom.
 _HOMES: Final = {
     "convert": ("dicomdask.steps", "convert"),
+    "forget": ("dicomdask.steps", "forget"),
     "index": ("dicomdask.pipeline", "index_sources"),
     "index_dataframe": ("dicomdask.pipeline", "index_dataframe"),
     "open_dataset": ("dicomdask.dataset", "open_dataset"),
     "pseudonymize": ("dicomdask.steps", "pseudonymize"),
+    "vacuum": ("dicomdask.steps", "vacuum"),
 }
 
 

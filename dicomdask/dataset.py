@@ -38,7 +38,8 @@ def open_dataset(
         Where the dataset is.
     commit
         The number of a commit; by default the newest. Whoever holds a dataset keeps
-        reading this state, whatever is committed later.
+        reading this state, whatever is committed later. Only `vacuum` and `forget`
+        delete of it: what they did is read as a ReadError.
     storage_options
         What opens the store: credentials, endpoint; see `storage.use_options`. They
         count for this URL in this process and in those it starts, and are not pickled

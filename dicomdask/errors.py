@@ -23,6 +23,7 @@ CODES: Final[dict[str, str]] = {
     "no-pixels": "The object holds no pixels (a report, a plan, a structure set, …).",
     "filtered": "Left out by the --where filter of this run.",
     "not-selected": "Left out by --limit or by hand from the plan.",
+    "forgotten": "The patient was removed with `dicomdask forget`.",
     # resolve
     "duplicate": "Another copy with the same SOP Instance UID and pixels is stored.",
     "conflict": "Copies with the same SOP Instance UID hold different pixels; "
@@ -93,6 +94,10 @@ class StorageError(DicomDaskError, OSError):
 
 class CommitConflictError(StoreError):
     """Another run made the commit first."""
+
+
+class ForgottenError(StoreError):
+    """A patient was forgotten after this run made its plan."""
 
 
 class PlanError(DicomDaskError, ValueError):

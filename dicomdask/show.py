@@ -10,6 +10,8 @@ from dicomdask.commits import Commit
 from dicomdask.errors import CODES
 from dicomdask.runlog import Progress, StageUse
 from dicomdask.sheets import Join, Ranges, n_rows
+from dicomdask.tasks.removal import Forgot, Found
+from dicomdask.tasks.vacuum import Vacuumed
 from dicomdask.verify import Report
 
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -115,6 +117,8 @@ def info_text(commit: Commit, store: str) -> str:
         "",
         *code_lines(commit),
     ]
+    if commit.forgotten:
+        lines += ["", f"patients kept out by forget: {len(commit.forgotten)}"]
     return "\n".join(lines)
 
 
@@ -242,3 +246,59 @@ def join_text(join: Join) -> str:
             f"{ranges_text(join.emptied)}"
         )
     return "\n".join(lines)
+
+
+def vacuum_text(done: Vacuumed) -> str:
+    """Return what `vacuum` prints."""
+    verb = "would be deleted" if done.is_dry else "deleted"
+    kinds = ", ".join(f"{count} of {kind}" for kind, count in done.kinds.items())
+    return "\n".join(
+        [
+            *done.names,
+            f"{done.n_deleted} objects, {size(done.bytes_deleted)} {verb}"
+            + (f": {kinds}" if kinds else ""),
+            f"{done.n_kept} objects, {size(done.bytes_kept)} kept",
+        ]
+    )
+
+
+def forget_text(done: Forgot, *, undo: bool, dry_run: bool) -> str:
+    """Return what `forget` prints: which of the patients were found, never who."""
+    lines = [
+        f"patient {number}: {_undone(one) if undo else _found(one)}"
+        for number, one in enumerate(done.patients, 1)
+    ]
+    if undo:
+        lines.append(f"commit {done.commit} stands; convert again to store them")
+        return "\n".join(lines)
+    if done.work is None:
+        lines.append(
+            "no work directory was found, so only files that are stored are known; "
+            "name it with --work"
+        )
+    if done.n_unknown:
+        lines.append(
+            f"{done.n_unknown} files without an image cannot be read any more, so "
+            "nobody can tell whose they are; their paths stay in the work directory"
+        )
+    if done.in_filter:
+        lines.append("the --where filter in the work's job.json names a patient")
+    if dry_run:
+        return "\n".join([*lines, "nothing was removed: --dry-run"])
+    lines.append(
+        f"{done.n_objects} objects of the store and {done.n_records} records of the "
+        f"work directory removed; commit {done.commit} stands"
+    )
+    return "\n".join(lines)
+
+
+def _found(one: Found) -> str:
+    before = "; was forgotten before" if one.was_forgotten else ""
+    if not one.matched:
+        return f"not in the dataset; kept out of later runs{before}"
+    counts = f"{one.n_series} series, {one.n_volumes} volumes, {one.n_inputs} inputs"
+    return f"found by {' and '.join(one.matched)}: {counts}{before}"
+
+
+def _undone(one: Found) -> str:
+    return "may come back" if one.was_forgotten else "was not forgotten"

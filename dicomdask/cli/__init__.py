@@ -5,12 +5,13 @@ from typing import Final
 import click
 
 import dicomdask
-from dicomdask.cli import labels, look, run
+from dicomdask.cli import keep, labels, look, run
 
 COMMANDS: Final = (
     *(run.convert, run.index, run.plan, run.encode, run.commit),
     *(look.info, look.verify, look.demo),
     labels.pseudonymize,
+    *(keep.vacuum, keep.forget),
 )
 
 

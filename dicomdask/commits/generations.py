@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from dicomdask import storage, tables
@@ -20,7 +20,8 @@ class Commit:
     """One state of the dataset.
 
     `settings` are the user's decisions, `policy` and `key_fingerprint` what they were
-    resolved to; a run with others is refused.
+    resolved to; a run with others is refused. `forgotten` are keyed digests of the
+    patients that no later run may store.
     """
 
     n: int
@@ -33,6 +34,7 @@ class Commit:
     key_fingerprint: str
     versions: Mapping[str, str]
     statistics: Mapping[str, Any]
+    forgotten: tuple[str, ...] = ()
 
 
 def commit_url(store: str, n: int) -> str:
@@ -79,7 +81,8 @@ def _parse(data: bytes) -> Commit:
         name: tuple(TablePart(**part) for part in rows)
         for name, rows in document.pop("tables").items()
     }
-    return Commit(tables=parts, **document)
+    forgotten = tuple(document.pop("forgotten", ()))
+    return Commit(tables=parts, forgotten=forgotten, **document)
 
 
 def _to_json(commit: Commit) -> bytes:
@@ -125,17 +128,20 @@ class Change:
 
     `rows` come in batches, some rows of some tables each. Where batches are made only
     when they are asked for, no more than one is held; of each table, no batch has keys
-    below those of the batch before.
+    below those of the batch before. `forgotten` are the patients to keep out from now
+    on; None: those of the parent.
     """
 
     rows: Collection[Mapping[str, tables.Table]] = ()
     dropped_series: frozenset[str] = frozenset()
     dropped_sources: frozenset[str] = frozenset()
+    forgotten: frozenset[str] | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing would change."""
-        return not (self.rows or self.dropped_series or self.dropped_sources)
+        dropped = self.dropped_series or self.dropped_sources
+        return not (self.rows or dropped or self.forgotten is not None)
 
 
 def publish(
@@ -171,6 +177,9 @@ def publish(
             dropped_sources=change.dropped_sources,
         )
         commit = describe(parent.n + 1 if parent else 0, parts)
+        before = parent.forgotten if parent else ()
+        names = before if change.forgotten is None else change.forgotten
+        commit = replace(commit, forgotten=tuple(sorted(names)))
         try:
             with storage.room_at(store):
                 storage.create(commit_url(store, commit.n), _to_json(commit))

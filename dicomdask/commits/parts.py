@@ -40,8 +40,9 @@ def read_part(
         data = storage.read(storage.join(store, part.path))
     except FileNotFoundError:
         raise ReadError(
-            f"{part.path} is named by the commit but missing in {store}; restore it, "
-            "or convert again from the sources"
+            f"{part.path} is named by the commit but missing in {store}: if the commit "
+            "is not the newest, open the dataset again; else restore it, or convert "
+            "again from the sources"
         ) from None
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise ReadError(

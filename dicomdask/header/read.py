@@ -10,6 +10,7 @@ import io
 import re
 import struct
 import zlib
+from contextlib import suppress
 from math import isfinite, nan
 from typing import Any, BinaryIO, Final
 
@@ -264,6 +265,29 @@ def read_instance(file: BinaryIO, source: SourceFile) -> Instance:
         is_mosaic="MOSAIC" in values["image_type"],
         **values,
     )
+
+
+def read_patient(file: BinaryIO) -> tuple[str | None, str | None, str]:
+    """Return whose a file is, whether or not it is an image or whole.
+
+    Returns
+    -------
+    tuple
+        PatientID and its issuer, all their values, and the Study Instance UID; None
+        and empty where the header does not say.
+
+    Raises
+    ------
+    InputError
+        If it cannot be DICOM.
+    """
+    file.seek(0)
+    header = _Header(Prefix(file))
+    start = _dataset_start(header.prefix)
+    with suppress(InputError, ValueError, struct.error, zlib.error):
+        _parse(header, start)
+    number, issuer = (header.whole_text(_TAGS[field]) for field in _WHOLE_TEXT)
+    return number, issuer, header.text(_TAGS["study_instance_uid"]) or ""
 
 
 def read_dataset(

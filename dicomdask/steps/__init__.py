@@ -6,6 +6,7 @@ again: it does what has no receipt yet. Nothing here touches an input; the tasks
 
 from dicomdask.runlog import Progress
 from dicomdask.steps.labels import pseudonymize
+from dicomdask.steps.removal import forget, vacuum
 from dicomdask.steps.session import Session, default_work, open_session
 from dicomdask.steps.stages import (
     Summary,
@@ -17,17 +18,23 @@ from dicomdask.steps.stages import (
 )
 from dicomdask.steps.target import check_store, require_dataset, set_target
 from dicomdask.steps.together import convert, finish, prepare
+from dicomdask.tasks.removal import Forgot, Found
+from dicomdask.tasks.vacuum import Vacuumed
 
 __all__ = [
+    "Forgot",
+    "Found",
     "Progress",
     "Session",
     "Summary",
+    "Vacuumed",
     "check_store",
     "commit",
     "convert",
     "default_work",
     "encode",
     "finish",
+    "forget",
     "index",
     "make_plan",
     "open_session",
@@ -36,4 +43,5 @@ __all__ = [
     "require_dataset",
     "require_files",
     "set_target",
+    "vacuum",
 ]

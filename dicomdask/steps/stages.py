@@ -17,6 +17,7 @@ from dicomdask.runlog import Progress, StageUse
 from dicomdask.steps.session import Goal, Session
 from dicomdask.tasks import planning, resolve
 from dicomdask.tasks.encode import plan_tasks, source_bytes
+from dicomdask.tasks.forgotten import read_forgotten, without_left_out
 from dicomdask.tasks.memory import as_of, open_buckets, read_memory
 from dicomdask.tasks.planned import (
     Planned,
@@ -88,7 +89,9 @@ def _list(session: Session, sources: Sequence[str], exclude: tuple[str, ...]) ->
     """Add what is new or changed in the sources to the manifest."""
     started = time.monotonic()
     work = session.work
-    files = index_task.list_sources(sources, exclude=exclude)
+    listed = index_task.list_sources(sources, exclude=exclude)
+    store = work.require_job().store
+    files = without_left_out(work, listed, store=store, key=session.key)
 
     def tell(n_files: int, total: int) -> None:
         seconds = time.monotonic() - started
@@ -150,7 +153,8 @@ def _make_plan(session: Session) -> None:
     if not work.indexed_parts():
         raise PlanError(f"{work.url} has no index; run `dicomdask index` first")
     planned = read_planned(work)
-    news = find_news(work, job, key, planned)
+    forgotten = sorted(read_forgotten(job.store, key).digests)
+    news = find_news(work, job, key, planned, forgotten)
     if not news.is_any:
         return
     n_verdicts = work.n_verdicts()
@@ -166,7 +170,7 @@ def _make_plan(session: Session) -> None:
     if job.limit is not None:
         names = work.plan_names()
         planning.prune(work, names, limit=job.limit, memory=None, key=key)
-    _note_plan(work, job, made=buckets, waiting=waiting)
+    _note_plan(work, job, made=buckets, waiting=waiting, forgotten=forgotten)
 
 
 def _plan_buckets(session: Session, buckets: Iterable[str]) -> set[str]:
@@ -192,9 +196,16 @@ def _note_plan(
     made: Container[str],
     waiting: Iterable[str] = (),
     again: Iterable[str] = (),
+    forgotten: Sequence[str] | None = None,
 ) -> None:
-    """Remember what the plan was made from; parts not made now may be edited."""
+    """Remember what the plan was made from; parts not made now may be edited.
+
+    Who is forgotten was asked before the plan was made: who is forgotten meanwhile may
+    be in it, and the commit refuses that.
+    """
     before = read_planned(work)
+    if forgotten is None:
+        forgotten = before.forgotten if before else ()
     plans = {
         name: before.plans.get(name, token) if before and name not in made else token
         for name, token in work.plan_states().items()
@@ -206,6 +217,7 @@ def _note_plan(
         plans,
         tuple(sorted(again)),
         tuple(sorted(waiting)),
+        tuple(forgotten),
     )
     write_planned(work, planned)
 

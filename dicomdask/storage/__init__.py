@@ -7,7 +7,7 @@ between the two stands in `local` and `remote`; the functions here choose.
 
 import errno
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import BinaryIO, Final
@@ -53,6 +53,8 @@ __all__ = [
     "options_of",
     "read",
     "remove",
+    "remove_all",
+    "remove_empty_folders",
     "remove_tree",
     "require_writable",
     "resolve",
@@ -62,6 +64,8 @@ __all__ = [
 ]
 
 PROBE: Final = ".probe-"
+BULK: Final = 1000
+"""How many objects one request removes at most: the limit of S3."""
 
 
 def _at(url: str) -> ModuleType:
@@ -130,7 +134,10 @@ def list_names(url: str) -> list[str]:
 
 
 def list_below(url: str) -> Iterator[Listed]:
-    """List all objects below a folder, at any depth; none where there is none."""
+    """List all objects below a folder, at any depth; none where there is none.
+
+    What lies in one folder comes together, and folders in the order of their names.
+    """
     found: Iterator[Listed] = _at(url).list_below(url)
     return found
 
@@ -279,6 +286,22 @@ def can_create_once(url: str) -> bool:
 def remove(url: str) -> None:
     """Remove one object, if it is there."""
     _at(url).remove(url)
+
+
+def remove_all(urls: Sequence[str]) -> None:
+    """Remove objects, those that are there, many at once where the place can."""
+    for start in range(0, len(urls), BULK):
+        batch = urls[start : start + BULK]
+        if not all(map(is_local, batch)) and remote.remove_at_once(batch):
+            continue
+        for url in batch:
+            remove(url)
+
+
+def remove_empty_folders(url: str) -> None:
+    """Remove what holds no object below a folder, and the folder itself."""
+    if is_local(url):
+        local.remove_empty_folders(url)
 
 
 def remove_tree(url: str) -> None:

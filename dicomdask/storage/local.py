@@ -6,7 +6,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -173,6 +173,13 @@ def make_private_folder(url: str) -> None:
 def remove(url: str) -> None:
     """Remove one file, if it is there."""
     Path(decode_path(url)).unlink(missing_ok=True)
+
+
+def remove_empty_folders(url: str) -> None:
+    """Remove folders that hold nothing, the lowest first, and the one that is named."""
+    for folder, _, _ in os.walk(decode_path(url), topdown=False):
+        with suppress(OSError):  # it holds something
+            os.rmdir(folder)
 
 
 def remove_tree(url: str) -> None:

@@ -375,6 +375,21 @@ def remove(url: str) -> None:
         ask(url, filesystem.rm_file, path)
 
 
+def remove_at_once(urls: Sequence[str]) -> bool:
+    """Remove objects of one store by one request; return whether it takes that."""
+    filesystem, _ = open_store(urls[0])
+    paths = [filesystem._strip_protocol(url) for url in urls]
+    if any(map(fsspec.core.has_magic, paths)):
+        return False
+    try:
+        ask(urls[0], filesystem.rm, paths)
+    except FileNotFoundError:
+        return len(urls) == 1
+    except (OSError, NotImplementedError):
+        return False
+    return True
+
+
 def remove_tree(url: str) -> None:
     """Remove an object and all that is below it, at once or else one by one."""
     filesystem, path = open_store(url)

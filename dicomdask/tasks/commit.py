@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from dicomdask import commits, plan, shards, storage
 from dicomdask.commits import Change, Commit, TablePart
-from dicomdask.errors import PlanError, StoreError
+from dicomdask.errors import ForgottenError, PlanError, StoreError
 from dicomdask.model import PlannedVolume
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks import places
@@ -20,7 +20,7 @@ from dicomdask.tasks.memory import (
     read_memory,
     write_memory,
 )
-from dicomdask.tasks.planned import read_planned
+from dicomdask.tasks.planned import Planned, read_planned
 from dicomdask.tasks.planning import job_policy
 from dicomdask.tasks.settle import state_of
 from dicomdask.work import Job, Work
@@ -108,6 +108,7 @@ def commit(work: Work, *, now: str) -> Commit | None:
     tried: list[tuple[Commit | None, Proposal]] = []
 
     def change_of(parent: Commit | None) -> Change:
+        _require_planned_without(planned, parent)
         names = open_buckets(work, as_of(memory, parent))
         missing = missing_tasks(work, key, names)
         if missing:
@@ -128,6 +129,15 @@ def commit(work: Work, *, now: str) -> Commit | None:
     if newest is not None:
         _remember(work, newest, proposal, memory)
     return made
+
+
+def _require_planned_without(planned: Planned, parent: Commit | None) -> None:
+    """Check that the plan was made without the patients that were forgotten since."""
+    if parent is not None and set(parent.forgotten) - set(planned.forgotten):
+        raise ForgottenError(
+            "a patient was forgotten while this run went on, so its plan is out of "
+            "date; run again"
+        )
 
 
 def _remember(
@@ -157,16 +167,13 @@ def _describe(
     key: Key,
     now: str,
 ) -> Commit:
-    store = str(job.store)
     policy = job_policy(job)
-    sums = {name: commits.total(store, name, found) for name, found in parts.items()}
-    counts = {name: sum(part.rows for part in found) for name, found in parts.items()}
-    outcomes, codes = (sums["inputs"].get(one, {}) for one in ("outcome", "code"))
+    counts, codes, statistics = summaries(str(job.store), parts)
     return Commit(
         n=n,
         created=now,
         tables=parts,
-        counts=counts | dict(outcomes),
+        counts=counts,
         codes=codes,
         settings=kept_settings(job, key),
         policy={
@@ -176,8 +183,18 @@ def _describe(
         },
         key_fingerprint=key.fingerprint(),
         versions=_versions(),
-        statistics=sums["volumes"],
+        statistics=statistics,
     )
+
+
+def summaries(
+    store: str, parts: Mapping[str, tuple[TablePart, ...]]
+) -> tuple[dict[str, int], Mapping[str, int], Mapping[str, Any]]:
+    """Return what a commit says of its tables: counts, codes and statistics."""
+    sums = {name: commits.total(store, name, found) for name, found in parts.items()}
+    counts = {name: sum(part.rows for part in found) for name, found in parts.items()}
+    outcomes, codes = (sums["inputs"].get(one, {}) for one in ("outcome", "code"))
+    return counts | dict(outcomes), codes, sums["volumes"]
 
 
 def kept_settings(job: Job, key: Key) -> dict[str, Any]:

@@ -12,13 +12,22 @@ from dicomdask.model import Instance, Outcome, PlannedFrame, SourceFile, Stage
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks import places
 from dicomdask.tasks.barrier import guard, kind_of, quiet
+from dicomdask.tasks.forgotten import (
+    Forgotten,
+    leave_out,
+    person_of,
+    read_forgotten,
+    read_person,
+)
 from dicomdask.tasks.known import Known
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.work import Work
 
 LISTED_AT_ONCE: Final = 1 << 16
 """How many listed files are held at a time."""
-SKIPPED: Final = frozenset({"dicomdir", "no-pixels", "filtered", "not-selected"})
+SKIPPED: Final = frozenset(
+    {"dicomdir", "no-pixels", "filtered", "not-selected", "forgotten"}
+)
 NOT_DICOM: Final = frozenset(
     {"not-dicom", "empty-file", "archive", "unreadable", "outside-source"}
 )
@@ -111,7 +120,10 @@ def _is_open_again(
 def index_part(part: str, *, work_url: str) -> Counts:
     """Index one part of the manifest into buckets; return counts."""
     work = Work(work_url)
-    key = resolve_key(work.require_job().key)
+    job = work.require_job()
+    key = resolve_key(job.key)
+    forgotten = read_forgotten(job.store, key)
+    left_out: list[SourceFile] = []
     buckets: dict[str, list[Instance]] = defaultdict(list)
     outcomes: list[Outcome] = []
     locked: list[SourceFile] = []
@@ -119,6 +131,10 @@ def index_part(part: str, *, work_url: str) -> Counts:
         files = work.read_manifest(part)
         for file, found in storage.ahead(_try_instance, files, is_remote=_is_remote):
             result = _outcome_of(file, found(), key)
+            if _is_forgotten(file, result, forgotten):
+                left_out.append(file)
+                reason = CODES["forgotten"]
+                result = make_outcome(file, "index", "forgotten", reason, key)
             if isinstance(result, Outcome):
                 outcomes.append(result)
                 locked += [file] if result.code == "unreadable" else []
@@ -128,6 +144,7 @@ def index_part(part: str, *, work_url: str) -> Counts:
         work.write_bucket(bucket, part, instances)
     work.write_outcomes(part, outcomes)
     work.write_locked(part, locked)
+    leave_out(work, part, left_out, key)
     every = [one for instances in buckets.values() for one in instances]
     others = [outcome.source_key for outcome in outcomes]
     places.write(work, part, places.records_of(every, others, key))
@@ -143,6 +160,14 @@ def index_part(part: str, *, work_url: str) -> Counts:
         "files": counts["instances"] + counts["outcomes"],
         "found": {"instances": counts["instances"], **codes},
     }
+
+
+def _is_forgotten(
+    file: SourceFile, result: Instance | Outcome, forgotten: Forgotten
+) -> bool:
+    if isinstance(result, Instance):
+        return forgotten.has(person_of(result))
+    return bool(forgotten) and forgotten.has(read_person(file))
 
 
 def _is_remote(file: SourceFile) -> bool:

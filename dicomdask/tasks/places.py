@@ -125,6 +125,18 @@ def merge(work: Work, parts: Iterable[str]) -> None:
                 storage.remove(url)
 
 
+def remove(work: Work, name: str, gone: Records) -> None:
+    """Take records out of one run."""
+    found = _from_bytes(storage.read(work.path("places", name)))
+    left = found[~np.isin(found, gone)]
+    if len(left) == len(found):
+        return
+    part = name.rpartition("-")[0]
+    if len(left):
+        write(work, part, left)
+    storage.remove(work.path("places", name))
+
+
 def _runs(work: Work) -> dict[str, tuple[str, int]]:
     """Return the runs by name: the newest part in each, and its number of records."""
     found = {}

@@ -26,7 +26,8 @@ class Planned:
     `state` is a digest of the settings; `parts` of the manifest and the first
     `n_verdicts` verdicts are in it. `plans` holds the token of each part as it was
     made, so that an edit can be told. `again` names the parts to plan anew by the next
-    run, `waiting` those with a reason that may end.
+    run, `waiting` those with a reason that may end. `forgotten` are the patients that
+    were kept out when the plan was begun.
     """
 
     state: str
@@ -35,6 +36,7 @@ class Planned:
     plans: dict[str, str]
     again: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
+    forgotten: tuple[str, ...] = ()
 
 
 def read_planned(work: Work) -> Planned | None:
@@ -77,9 +79,15 @@ class News:
     is_any: bool
 
 
-def find_news(work: Work, job: Job, key: Key, planned: Planned | None) -> News:
+def find_news(
+    work: Work, job: Job, key: Key, planned: Planned | None, forgotten: Sequence[str]
+) -> News:
     """Return what is new since the plan was made; verdicts are sorted by bucket."""
-    everything = planned is None or planned.state != job_state(job)
+    everything = (
+        planned is None
+        or planned.state != job_state(job)
+        or planned.forgotten != tuple(forgotten)
+    )
     before = planned.parts if planned and not everything else ()
     fresh = sorted(work.indexed_parts() - set(before))
     buckets, repeats = _touched(work, fresh)
@@ -89,6 +97,7 @@ def find_news(work: Work, job: Job, key: Key, planned: Planned | None) -> News:
     buckets |= sort_verdicts(work, key, names)
     if planned is not None:
         repeats |= set(planned.waiting) if ended else set()
+        repeats |= set(planned.again)
         buckets |= ended | set(planned.again) | _spoilt(work, planned)
     is_any = bool(fresh or names or buckets)
     if everything or (is_any and job.limit is not None):

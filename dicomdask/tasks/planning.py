@@ -1,15 +1,16 @@
 """Plan: one bucket's series at a time, with what resolve and encode found out."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dicomdask import plan
 from dicomdask.errors import CODES
-from dicomdask.model import Instance, Outcome, PlannedVolume, SourceFile, Verdict
+from dicomdask.model import Instance, Outcome, PlannedVolume, Verdict
 from dicomdask.policy import Policy, load_policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.barrier import kind_of
+from dicomdask.tasks.forgotten import Forgotten, read_forgotten
 from dicomdask.tasks.index import make_outcome, stored_outcome
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.resolve import newest_of, stored_sources
@@ -25,11 +26,13 @@ def plan_buckets(buckets: Sequence[str], *, work_url: str) -> Counts:
     work = Work(work_url)
     job = work.require_job()
     changed = work.read_changed()
+    forgotten = read_forgotten(job.store, resolve_key(job.key))
     found: Counter[str] = Counter()
     waiting = []
     for bucket in buckets:
         verdicts = work.read_found(bucket)
-        made = _plan_bucket(work, job, bucket, changed, verdicts)
+        current = newest_of(work.read_bucket(bucket), changed)
+        made = _plan_bucket(work, job, bucket, current, verdicts, forgotten)
         work.write_plan(bucket, made)
         found["volumes"] += len(made.volumes)
         found.update(kind_of(one.code, one.reason) for one in made.outcomes)
@@ -45,12 +48,15 @@ def _plan_bucket(
     work: Work,
     job: Job,
     bucket: str,
-    changed: Mapping[str, SourceFile],
+    every: list[Instance],
     verdicts: Verdicts,
+    forgotten: Forgotten,
 ) -> plan.Plan:
-    key = resolve_key(job.key)
-    current = newest_of(work.read_bucket(bucket), changed)
+    key = forgotten.key
+    current, gone = forgotten.split(every)
     fit, outcomes, duplicates = _sift(work, bucket, current, verdicts, key)
+    reason = CODES["forgotten"]
+    outcomes += [make_outcome(one, "plan", "forgotten", reason, key) for one in gone]
     if job.settings.where and fit:
         fit, others = plan.filter_instances(fit, job.settings.where)
         reason = CODES["filtered"]
@@ -64,8 +70,8 @@ def _plan_bucket(
         key=key,
         duplicates=duplicates,
     )
-    every = sorted([*made.outcomes, *outcomes], key=lambda one: one.source_key)
-    return plan.Plan(made.volumes, tuple(every))
+    told = sorted([*made.outcomes, *outcomes], key=lambda one: one.source_key)
+    return plan.Plan(made.volumes, tuple(told))
 
 
 Sifted = tuple[list[Instance], list[Outcome], Counter[str]]

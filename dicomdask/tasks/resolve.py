@@ -22,6 +22,7 @@ from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks import places
 from dicomdask.tasks.attempts import Attempts
 from dicomdask.tasks.barrier import guard, kind_of, quiet
+from dicomdask.tasks.forgotten import read_forgotten
 from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.work import Job, Work
@@ -65,7 +66,7 @@ def write_batches(work: Work, key: Key, buckets: Iterable[str]) -> list[str]:
     """
     job = work.require_job()
     chosen = sorted(_with_copies(work, key, buckets))
-    repeats = find_repeats(work, job, chosen)
+    repeats = find_repeats(work, job, chosen, key)
     verdicts = _release(work, chosen, repeats)
     groups = [group for group in repeats if _is_open(group, verdicts)]
     if not groups:
@@ -139,12 +140,16 @@ def _batches(groups: Iterable[list[Instance]]) -> list[list[Instance]]:
     return batches
 
 
-def find_repeats(work: Work, job: Job, buckets: Iterable[str]) -> list[list[Instance]]:
+def find_repeats(
+    work: Work, job: Job, buckets: Iterable[str], key: Key
+) -> list[list[Instance]]:
     """Return the groups of storable instances that share a SOP Instance UID."""
     changed = work.read_changed()
+    forgotten = read_forgotten(job.store, key)
     groups: dict[str, list[Instance]] = defaultdict(list)
     for bucket in buckets:
-        for instance in newest_of(work.read_bucket(bucket), changed):
+        every = newest_of(work.read_bucket(bucket), changed)
+        for instance in forgotten.split(every)[0]:
             if _may_be_stored(instance, job):
                 groups[instance.sop_instance_uid].append(instance)
     return [groups[uid] for uid in sorted(groups) if len(groups[uid]) > 1]
