@@ -91,6 +91,37 @@ class StoreContract:
         storage.remove(url)
         assert not storage.exists(url)
 
+    def test_remove_all_of_many(self, base):
+        names = [f"{number % 3}/{number}" for number in range(30)]
+        for name in names:
+            storage.write(storage.join(base, name), b"x")
+        storage.remove_all([storage.join(base, name) for name in names[:-1]])
+        assert [one.name for one in storage.list_below(base)] == [names[-1]]
+        storage.remove_all([storage.join(base, name) for name in names])
+        assert list(storage.list_below(base)) == []
+        storage.remove_all([])
+
+    def test_a_listing_tells_sizes_and_times_of_all_depths(self, base):
+        before = time.time() - 5
+        names = ["a", "b/c", "b/d/e/f/.g", "b/d/e/h", "i/j"]
+        for size, name in enumerate(names):
+            storage.write(storage.join(base, name), b"x" * size)
+        found = sorted(storage.list_below(base))
+        assert [(one.name, one.bytes) for one in found] == [
+            (name, size) for size, name in enumerate(names)
+        ]
+        assert all(before < one.modified < time.time() + 5 for one in found)
+
+    def test_empty_folders_go_and_others_stay(self, base):
+        for name in ("a/b/c", "a/d"):
+            storage.write(storage.join(base, name), b"x")
+        storage.remove(storage.join(base, "a/b/c"))
+        storage.remove_empty_folders(base)
+        assert storage.list_names(storage.join(base, "a")) == ["d"]
+        storage.remove(storage.join(base, "a/d"))
+        storage.remove_empty_folders(storage.join(base, "a"))
+        assert storage.list_names(base) == []
+
     def test_remove_tree_twice(self, base):
         storage.write(storage.join(base, "tree", "a", "b"), b"x")
         storage.write(storage.join(base, "other"), b"x")
