@@ -1013,7 +1013,7 @@ def test_no_byte_of_what_a_cluster_wrote(clustered, pile):
 
 def test_a_task_that_fails_on_a_worker_names_no_value(pile, tmp_path):
     """What Dask logs of a failing task are its key and its arguments."""
-    bag = pipeline.encode_bag([("00000", 0, 1)], work_url=str(tmp_path / "none"))
+    bag = pipeline.encode_bag([[("00000", 0, 1)]], work_url=str(tmp_path / "none"))
     with (
         distributed.Client(
             n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
