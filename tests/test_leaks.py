@@ -910,7 +910,7 @@ def test_an_error_of_storage_while_writing(series, tmp_path, convert, monkeypatc
 
     monkeypatch.setattr(storage, "write", fail)
     told = Told()
-    with listening(told), pytest.raises(OSError, match="No space") as raised:
+    with listening(told), pytest.raises(StoreError, match="no space") as raised:
         convert(folder, tmp_path / "store.zarr")
     told.note(raised.value)
     assert not markers.find_in_text("\n".join(told.text))

@@ -204,6 +204,18 @@ def test_a_file_that_names_a_plain_address_follows_the_same_rule(
     assert not (tmp_path / "store.zarr.work").exists()
 
 
+def test_a_cluster_of_our_own_speaks_tls_too():
+    """On a machine that is shared, plain TCP would let others run code as us."""
+    before = dict(os.environ)
+    with pipeline.open_runner() as runner:
+        info = runner._scheduler.scheduler_info(n_workers=-1)
+        addresses = [info["address"], *info["workers"]]
+        assert {one.split("://")[0] for one in addresses} == {"tls"}
+        with pytest.raises((OSError, TypeError)):
+            distributed.Client(info["address"], set_as_default=False, timeout=2)
+    assert dict(os.environ) == before
+
+
 # --- workers ------------------------------------------------------------------
 
 
