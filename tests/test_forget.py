@@ -27,6 +27,7 @@ from dicomdask.errors import CODES, OptionError, PolicyError, ReadError, StoreEr
 from dicomdask.policy import patient_identity
 from dicomdask.pseudonym import Key
 from dicomdask.steps import Progress
+from dicomdask.steps.session import locked
 from dicomdask.tasks import places
 from dicomdask.tasks.memory import as_of, read_memory
 from dicomdask.verify import verify
@@ -710,3 +711,11 @@ def test_the_command_without_a_name(lab: Lab) -> None:
     result = run(str(lab.store))
     assert result.exit_code == 2
     assert "no patient is named" in result.output
+
+
+def test_a_work_directory_in_use_is_left_alone(store, key_file):
+    work = f"{store}.work"
+    with locked(work), pytest.raises(StoreError, match="another run works in"):
+        dicomdask.forget(str(store), "PAT0001", key_file=str(key_file))
+    assert dicomdask.open_dataset(str(store)).commit.n == 0
+    assert dicomdask.forget(str(store), "PAT0001", key_file=str(key_file)).commit == 1

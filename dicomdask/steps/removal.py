@@ -5,11 +5,13 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from dicomdask import commits, storage
+from dicomdask.commits import Commit
 from dicomdask.errors import OptionError, PolicyError
 from dicomdask.pseudonym import (
     ENVIRONMENT_VARIABLE,
@@ -17,6 +19,7 @@ from dicomdask.pseudonym import (
     KeyReference,
     resolve_key,
 )
+from dicomdask.steps.session import locked
 from dicomdask.steps.target import require_dataset
 from dicomdask.tasks.cleaning import clean_work
 from dicomdask.tasks.patient import Patient, search_index, search_tasks
@@ -87,7 +90,7 @@ def forget(
 
     A new commit lacks them; older commits that hold them are deleted with their tables
     and arrays at once. Whoever reads one of those gets a ReadError. Cut off, it is run
-    again. No other run may use the work directory meanwhile.
+    again.
 
     Parameters
     ----------
@@ -110,7 +113,8 @@ def forget(
     Raises
     ------
     StoreError, ReadError
-        If the store is no dataset, or its newest commit cannot be read.
+        If the store is no dataset, or its newest commit cannot be read; or another run
+        works in the work directory.
     PolicyError
         If the key is missing, or another than the dataset's.
     """
@@ -123,27 +127,45 @@ def forget(
             f"{target} was made with another key; pass the key it was made with"
         )
     people = _people(patients, issuer, key)
-    url = directory.url if directory else None
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    if undo:
-        out = bring_back(target, people, now=now)
-        found = tuple(Found((), n in out, 0, 0, 0) for n in range(len(people)))
-        last = require_commit(target, commits.read_commit(target))
-        return Forgot(target, url, last.n, found)
-    removal = Removal(target, people, now)
-    n_unknown = search_index(directory, people) if directory else 0
+    with locked(directory.url) if directory else nullcontext():
+        if undo:
+            return _bring_back(target, directory, people)
+        return _forget(target, directory, people, newest, dry_run=dry_run)
+
+
+def _bring_back(store: str, work: Work | None, people: list[Patient]) -> Forgot:
+    out = bring_back(store, people, now=_now())
+    found = tuple(Found((), n in out, 0, 0, 0) for n in range(len(people)))
+    last = require_commit(store, commits.read_commit(store))
+    return Forgot(store, work.url if work else None, last.n, found)
+
+
+def _forget(
+    store: str,
+    work: Work | None,
+    people: list[Patient],
+    newest: Commit,
+    *,
+    dry_run: bool,
+) -> Forgot:
+    removal = Removal(store, people, _now())
+    n_unknown = search_index(work, people) if work else 0
     removal.search(newest)
-    if directory:
-        search_tasks(directory, people)
+    if work:
+        search_tasks(work, people)
     done = Forgot(
-        store=target,
-        work=url,
+        store=store,
+        work=work.url if work else None,
         commit=newest.n,
         patients=tuple(found_of(one, set(newest.forgotten)) for one in people),
         n_unknown=n_unknown,
-        in_filter=_names_any(directory, people),
+        in_filter=_names_any(work, people),
     )
-    return done if dry_run else _remove(removal, directory, done)
+    return done if dry_run else _remove(removal, work, done)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _remove(removal: Removal, work: Work | None, done: Forgot) -> Forgot:
