@@ -10,6 +10,12 @@ from dicomdask.model import Kind, Layout, Profile
 SHARD_BYTES: Final = 256 << 20
 """A shard holds at most so many raw bytes, but never less than one frame of chunks."""
 
+WIDE_SHARE: Final = 16
+"""Of values above 16 bits it holds so much less: statistics count each one of them."""
+
+SHARD_FRAMES: Final = 2048
+"""A shard holds about so many frames: one task holds what their headers tell."""
+
 DEEP_TILES: Final = {"balanced": (16, 128, 128), "patch": (32, 64, 64)}
 FLAT_TILES: Final = {"balanced": (512, 512), "patch": (256, 256)}
 
@@ -42,7 +48,8 @@ def choose_layout(
     -------
     Layout
         Chunks no larger than the array; shards of whole chunks and whole frames, one
-        for the array unless its raw bytes exceed `SHARD_BYTES`.
+        for the array unless its raw bytes exceed `SHARD_BYTES`, or its frames
+        `SHARD_FRAMES`.
     """
     chunks = _chunks(kind, shape, profile)
     shards = _shards(shape, chunks, np.dtype(dtype).itemsize)
@@ -70,8 +77,11 @@ def _shards(
     """Round the array up to whole chunks; cut leading axes until a shard fits."""
     counts = [-(-n // c) for n, c in zip(shape, chunks, strict=True)]
     chunk_bytes = prod(chunks) * itemsize
+    most_bytes = SHARD_BYTES if itemsize <= 2 else SHARD_BYTES // WIDE_SHARE
     for axis in range(len(shape) - 2):
         layer_bytes = prod(counts[axis + 1 :]) * chunk_bytes
-        n_shards = -(-counts[axis] // max(1, SHARD_BYTES // layer_bytes))
+        layer_frames = prod(counts[axis + 1 : -2]) * prod(chunks[:-2])
+        fitting = min(most_bytes // layer_bytes, SHARD_FRAMES // layer_frames)
+        n_shards = -(-counts[axis] // max(1, fitting))
         counts[axis] = -(-counts[axis] // n_shards)  # shards of about the same size
     return tuple(n * c for n, c in zip(counts, chunks, strict=True))

@@ -40,6 +40,7 @@ class Instance:
 
     `etag` is that of the listing; it decides no name and no digest, so that a copied
     pile gives the same dataset.
+    `header_bytes` is how much there is in front of the pixels, inflated.
     """
 
     url: str
@@ -100,6 +101,7 @@ class Instance:
     has_modality_lut: bool
     is_mosaic: bool
     etag: str = ""
+    header_bytes: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -123,6 +125,7 @@ OWN_FIELDS: Final = frozenset(
         "token",
         "etag",
         "header_digest",
+        "header_bytes",
         "pixel_keyword",
         "has_modality_lut",
         "is_mosaic",
@@ -202,6 +205,7 @@ class PlannedVolume:
 
     `affine` is 4x4, row-major, in mm, LPS, from indices in axis order (empty where the
     geometry is unknown); `spacing_mm` has one value per spatial axis in axis order.
+    `header_bytes` is the length of its longest header.
     """
 
     volume_id: str
@@ -223,6 +227,7 @@ class PlannedVolume:
     n_duplicates: int
     warnings: tuple[str, ...]
     frames: tuple[PlannedFrame, ...]
+    header_bytes: int = 0
 
     @property
     def path(self) -> str:

@@ -4,8 +4,8 @@ A task makes the rows of its own shard; `merge_parts` joins the shards of one vo
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -47,25 +47,79 @@ class EncodedFrame:
     device_key: str | None
 
 
+_NONE: Final[Header] = {}
+
+
+class Frames:
+    """The frames of one shard; a header is held as what differs from the first one."""
+
+    def __init__(self) -> None:
+        self.text_bytes = 0
+        self._first: Header = {}
+        self._varying: set[str] = set()
+        self._held: list[tuple[EncodedFrame, str]] = []
+
+    def add(self, frame: EncodedFrame) -> None:
+        """Take one more frame."""
+        self._first = self._first if self._held else frame.header
+        other = {
+            tag: frame.header.get(tag)
+            for tag in self._first.keys() | frame.header.keys()
+            if frame.header.get(tag) != self._first.get(tag)
+        }
+        text = json.dumps(other, separators=(",", ":"))
+        self.text_bytes += len(text)
+        self._varying |= other.keys()
+        self._held.append((replace(frame, header=_NONE), text))
+
+    @property
+    def constant(self) -> dict[str, Any]:
+        """Return the elements that all headers share, value and all."""
+        return {t: e for t, e in self._first.items() if t not in self._varying}
+
+    @property
+    def first(self) -> EncodedFrame:
+        """Return the first frame."""
+        return next(iter(self))
+
+    def only(self, name: str) -> Any:
+        """Return the value of a field that all frames share, or None."""
+        return _only({getattr(frame, name) for frame, _ in self._held})
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[EncodedFrame]:
+        for frame, text in self._held:
+            found = {**self._first, **json.loads(text)}
+            header = {tag: e for tag, e in found.items() if e is not None}
+            yield replace(frame, header=header)
+
+
 def part_of(
     volume: PlannedVolume,
-    frames: Sequence[EncodedFrame],
+    frames: Frames,
     statistics: Statistics,
     *,
     zarr_json: str,
     shard_bytes: int,
 ) -> Row:
     """Return the part that one task hands to the commit; see `tables.PART`."""
-    constant = constant_header([frame.header for frame in frames])
+    constant = frames.constant
     names = {
         "volume_id": volume.volume_id,
         "revision": volume.revision,
         "series_key": volume.series_key,
     }
+    frame_rows: list[Row] = []
+    instance_rows: list[Row] = []
+    for frame in frames:
+        frame_rows.append(names | _frame_row(volume, frame))
+        instance_rows.append(names | _instance_row(frame, constant))
     return {
         "volume": _volume_row(volume, frames, constant, zarr_json, shard_bytes),
-        "frames": [names | _frame_row(volume, frame) for frame in frames],
-        "instances": [names | _instance_row(frame, constant) for frame in frames],
+        "frames": frame_rows,
+        "instances": instance_rows,
         "values": statistics.values,
         "counts": statistics.counts,
         "n_padding": statistics.n_padding,
@@ -84,7 +138,7 @@ def constant_header(headers: Sequence[Header]) -> dict[str, Any]:
 
 def _volume_row(
     volume: PlannedVolume,
-    frames: Sequence[EncodedFrame],
+    frames: Frames,
     constant: Header,
     zarr_json: str,
     shard_bytes: int,
@@ -104,8 +158,8 @@ def _volume_row(
         "affine": volume.affine or None,
         "spacing_mm": volume.spacing_mm or None,
         "units": units(constant),
-        "slope": _only({frame.slope for frame in frames}),
-        "intercept": _only({frame.intercept for frame in frames}),
+        "slope": frames.only("slope"),
+        "intercept": frames.only("intercept"),
         "axis_keyword": volume.axis_keyword,
         "axis_values": volume.axis_values or None,
         "n_frames": len(frames),
@@ -118,8 +172,8 @@ def _volume_row(
         "warnings": volume.warnings,
         "header": to_text(constant),
         "series_key": volume.series_key,
-        "site_key": _only({frame.site_key for frame in frames}),
-        "device_key": _only({frame.device_key for frame in frames}),
+        "site_key": frames.only("site_key"),
+        "device_key": frames.only("device_key"),
         **{name: attribute(constant, name) for name in tables.VOLUME_ATTRIBUTES},
     }
 

@@ -27,7 +27,8 @@ class Progress:
     """How far a stage is.
 
     `done` of `total` pieces, counted in `unit`, after `seconds`; `done_bytes` of
-    `total_bytes` of the sources, both 0 where the stage does not read them whole;
+    `total_bytes` of the sources, both 0 where the stage does not read them whole, or of
+    memory: what the largest task takes, and what it may take, told as stage `memory`;
     `outcomes` counts what was found so far, inputs that are not stored by their code.
     """
 

@@ -5,6 +5,7 @@ chunks are little endian bytes, perhaps blosc, then crc32c. Storage is injected.
 are no locks and no threads, so that readers work in many threads and survive a fork.
 """
 
+import io
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -89,14 +90,16 @@ def encode_shard(
     _check_fit(array.shape, chunks, shards)
     grid = tuple(shard // chunk for shard, chunk in zip(shards, chunks, strict=True))
     index = np.full((*grid, 2), ABSENT, "<u8")
-    parts, offset = list[bytes](), 0
+    shard = io.BytesIO()  # hands out what was written without a copy
     for corner, chunk in _cut(array, chunks, fill):
+        offset = shard.tell()
         data = _encode_chunk(chunk, codec)
-        size = len(data) + CRC_BYTES
-        index[corner] = offset, size
-        parts += data, _crc(data)
-        offset += size
-    return b"".join((*parts, index.tobytes(), _crc(index)))
+        shard.write(data)
+        shard.write(_crc(data))
+        index[corner] = offset, shard.tell() - offset
+    shard.write(index.tobytes())
+    shard.write(_crc(index))
+    return shard.getvalue()
 
 
 def _check_fit(shape: Shape, chunks: Shape, shards: Shape) -> None:

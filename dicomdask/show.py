@@ -38,6 +38,8 @@ def duration(seconds: float) -> str:
 
 def progress_text(progress: Progress) -> str:
     """Return one line: done, bytes, rate, time taken or left; outcomes so far."""
+    if progress.stage == "memory":
+        return memory_text(progress.done_bytes, progress.total_bytes)
     seconds = progress.seconds
     unit = progress.unit.removesuffix("s") if progress.total == 1 else progress.unit
     parts = [
@@ -166,8 +168,16 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def plan_document(parts: Sequence[plan.Plan]) -> dict[str, Any]:
-    """Return what a plan comes to, without any identified value."""
+def plan_document(
+    parts: Sequence[plan.Plan], *, memory: int | None = None
+) -> dict[str, Any]:
+    """Return what a plan comes to, without any identified value.
+
+    Parameters
+    ----------
+    memory
+        What one task may take; None where nothing limits it.
+    """
     volumes = [volume for part in parts for volume in part.volumes]
     outcomes = [outcome for part in parts for outcome in part.outcomes]
     left_out = [one.code for one in outcomes if one.outcome != "stored"]
@@ -178,9 +188,19 @@ def plan_document(parts: Sequence[plan.Plan]) -> dict[str, Any]:
         "kinds": dict(sorted(Counter(volume.kind for volume in volumes).items())),
         "source_bytes": sum(f.size for volume in volumes for f in volume.frames),
         "raw_bytes": sum(volume.raw_bytes for volume in volumes),
-        "task_memory_bytes": max(map(plan.memory_bytes, volumes), default=0),
+        "task_memory_bytes": max(map(plan.largest_task_bytes, parts), default=0),
+        "worker_memory_bytes": memory,
         "codes": dict(sorted(Counter(left_out).items())),
     }
+
+
+def memory_text(need: int, has: int | None) -> str:
+    """Return how a task's need compares with what it may take."""
+    text = f"memory: a task takes at most {size(need)}"
+    if not has:
+        return f"{text}; nothing limits it"
+    small = "; what needs more is rejected as too-large" if need > has else ""
+    return f"{text}; a worker has {size(has)}{small}"
 
 
 def plan_text(document: Mapping[str, Any]) -> str:
@@ -191,7 +211,7 @@ def plan_text(document: Mapping[str, Any]) -> str:
         f"plan: {document['volumes']} volumes of {document['frames']} frames"
         + (f" ({kinds})" if kinds else ""),
         f"      {document['tasks']} tasks read {read} and store {held} decoded",
-        f"      a task needs up to {size(document['task_memory_bytes'])} of memory",
+        memory_text(document["task_memory_bytes"], document["worker_memory_bytes"]),
     ]
     for code, count in document["codes"].items():
         lines.append(f"      {count} inputs not stored: {code}")

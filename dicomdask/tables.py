@@ -388,14 +388,24 @@ def drop_rows(table: pa.Table, column: str, values: Collection[str]) -> pa.Table
 
 
 def part_to_parquet(part: Mapping[str, Any]) -> bytes:
-    """Return what one task hands to the commit as a Parquet file of one row."""
-    return to_parquet(pa.Table.from_pylist([dict(part)], schema=PART))
+    """Return what one task hands to the commit as a Parquet file of one row.
+
+    Dictionaries would take several times what they are made from while they are made.
+    """
+    table = pa.Table.from_pylist([dict(part)], schema=PART)
+    return to_parquet(table, dictionaries=False)
 
 
-def to_parquet(table: pa.Table) -> bytes:
+def to_parquet(table: pa.Table, *, dictionaries: bool = True) -> bytes:
     """Return a table as a Parquet file; the same table gives the same bytes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", store_schema=False)
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        store_schema=False,
+        use_dictionary=dictionaries,
+    )
     return bytes(sink.getvalue())
 
 

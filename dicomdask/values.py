@@ -157,8 +157,16 @@ def _count_narrow(stored: Array) -> tuple[Integers, Integers]:
 
 
 def _count_wide(stored: Array) -> tuple[Integers, Integers]:
-    values, counts = np.unique(stored, return_counts=True)
-    return values.astype(np.int64), counts.astype(np.int64)
+    """Count by sorting: what `np.unique` does, with less held at once."""
+    ordered = np.sort(stored, axis=None)
+    starts = np.flatnonzero(np.r_[ordered.size > 0, ordered[1:] != ordered[:-1]])
+    values = ordered[starts].astype(np.int64)
+    size = ordered.size
+    del ordered
+    counts = np.empty_like(starts)
+    np.subtract(starts[1:], starts[:-1], out=counts[:-1])
+    counts[-1:] = size - starts[-1:]
+    return values, counts.astype(np.int64, copy=False)
 
 
 def _moments(statistics: Statistics) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -497,10 +498,12 @@ def test_dry_run_writes_no_store_and_prints_sizes_and_memory(
         assert document["source_bytes"] == n_bytes
         assert document["raw_bytes"] == 7 * 16 * 12 * 2
         assert document["task_memory_bytes"] > document["raw_bytes"]
+        assert document["worker_memory_bytes"] > document["task_memory_bytes"]
     else:
         assert "plan: 2 volumes of 7 frames (2 volume)" in result.stdout
         assert f"tasks read {n_bytes / 1000:.1f} kB and store 2.7 kB" in result.stdout
-        assert "MB of memory" in result.stdout
+        assert "memory: a task takes at most " in result.stdout
+        assert re.search(r"; a worker has [0-9.]+ [MG]B\n", result.stdout)
     convert(pile, store, code=8)
     assert len(dicomdask.open_dataset(str(store))) == 2
 

@@ -24,7 +24,8 @@ from pydicom.uid import (
 )
 
 from dicomdask.errors import CODES, InputError
-from dicomdask.header import MAX_HEADER_BYTES, read_dataset, read_instance
+from dicomdask.header import read_dataset, read_instance
+from dicomdask.limits import MAX_HEADER_BYTES
 from dicomdask.model import Instance, SourceFile
 from tests.builders import ROOT, make_instance, to_bytes
 
@@ -37,6 +38,7 @@ SYNTAXES = [
 OURS = {
     *("url", "size", "token", "header_digest", "transfer_syntax_uid"),
     *("number_of_frames", "pixel_keyword", "has_modality_lut", "is_mosaic"),
+    "header_bytes",
 }
 PADDING = {"pixel_padding_value", "pixel_padding_range_limit"}
 
@@ -410,7 +412,7 @@ def test_header_that_is_cut_anywhere_is_refused(syntax: str) -> None:
 def test_length_beyond_the_file_is_a_bad_header() -> None:
     data = to_bytes(make_instance())
     place = data.index(struct.pack("<HH", 0x28, 0x1052))
-    long = struct.pack("<HH2sHI", 0x28, 0x1051, b"UN", 0, 0x7FFFFFF)
+    long = struct.pack("<HH2sHI", 0x28, 0x1051, b"UN", 0, 0x3FFFFFF)
     assert code_of(data[:place] + long + data[place:]) == "bad-header"
 
 

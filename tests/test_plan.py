@@ -16,7 +16,6 @@ from dicomdask import plan
 from dicomdask.errors import CODES, PlanError
 from dicomdask.layout import SHARD_BYTES, choose_layout
 from dicomdask.model import FORMAT, Layout, PlannedFrame, PlannedVolume, Settings
-from dicomdask.plan.tasks import BASE_BYTES
 from dicomdask.pseudonym import Key
 from tests.builders import AXIAL, ROOT
 from tests.strategies import (
@@ -793,22 +792,11 @@ class TestTasks:
             assert plan.task_digest(other, task, KEY) != digest
         assert plan.task_digest(volume, replace(task, corner=(1, 0, 0)), KEY) != digest
 
-    def test_memory_is_the_stated_sum(self):
-        layout = Layout((2, 16, 12), (4, 16, 12), "lz4")
-        volume = volume_with((8, 16, 12), layout, size=5000)
-        shard = 4 * 16 * 12 * 2
-        frame = 16 * 12 * 8
-        largest = 5007
-        assert plan.shard_raw_bytes(volume) == shard
-        assert plan.memory_bytes(volume) == (
-            BASE_BYTES + shard + 2 * shard + largest + 2 * frame
-        )
-
     @given(volumes())
     def test_memory_grows_with_the_shard_and_the_source(self, volume):
-        frames = tuple(replace(f, size=f.size + 1000) for f in volume.frames)
+        frames = tuple(replace(f, size=f.size + (1 << 30)) for f in volume.frames)
         grown = plan.memory_bytes(replace(volume, frames=frames))
-        assert grown == plan.memory_bytes(volume) + 1000
+        assert grown > plan.memory_bytes(volume) + (1 << 30)
         itemsize = np.dtype(volume.dtype).itemsize
         assert volume.raw_bytes == prod(volume.shape) * itemsize
 

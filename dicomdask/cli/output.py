@@ -79,9 +79,9 @@ class ProgressLine:
         return True
 
 
-def print_plan(work: Work, *, as_json: bool) -> int:
+def print_plan(work: Work, *, memory: int | None, as_json: bool) -> int:
     """Print what a plan comes to, and return the exit code."""
-    document = show.plan_document(list(work.read_plans().values()))
+    document = show.plan_document(list(work.read_plans().values()), memory=memory)
     print_document(document, show.plan_text(document), as_json=as_json)
     return EXIT_DONE
 

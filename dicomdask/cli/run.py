@@ -65,7 +65,7 @@ def convert(
     )
     with session:
         if dry_run:
-            return print_plan(session.work, as_json=as_json)
+            return print_plan(session.work, memory=session.task_memory, as_json=as_json)
         summary = steps.finish(session)
     return print_summary(summary, as_json=as_json)
 
@@ -103,7 +103,7 @@ def plan(
     with steps.open_session(work, progress=ProgressLine(), **options) as session:
         steps.set_target(session, store, settings, limit=limit)
         steps.make_plan(session)
-        return print_plan(session.work, as_json=as_json)
+        return print_plan(session.work, memory=session.task_memory, as_json=as_json)
 
 
 def _parse_range(_: click.Context, __: click.Parameter, text: str | None) -> Any:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final, NamedTuple
 
 from dicomdask.errors import InputError
+from dicomdask.limits import MAX_HEADER_BYTES
 
-MAX_HEADER_BYTES: Final = 1 << 28
-"""A longer header is refused; the pixels are not part of it."""
 UNDEFINED: Final = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 IMPLICIT: Final = "1.2.840.10008.1.2"
@@ -18,6 +17,8 @@ BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 _FIRST: Final = 1 << 14
 """Nine of ten headers end before; then half as much again as is known to be needed, so
 that few requests fetch little in vain."""
+_LARGEST: Final = 1 << 22
+"""No read is larger, so that little is held twice."""
 _BLOCK: Final = 1 << 15
 # PS3.5 section 7.1.2: two reserved bytes, then four bytes of length.
 _LONG_VRS: Final = frozenset(
@@ -47,20 +48,30 @@ class Element(NamedTuple):
 
 
 class Prefix:
-    """The bytes of a file from its start, read as far as they were needed."""
+    """The bytes of a file from its start, read as far as they were needed.
 
-    def __init__(self, file: BinaryIO) -> None:
+    Parameters
+    ----------
+    file
+        A seekable stream.
+    limit
+        The most bytes to read.
+    """
+
+    def __init__(self, file: BinaryIO, limit: int = MAX_HEADER_BYTES) -> None:
         self.data = bytearray()
+        self._limit = limit
         self._file = file
         self._read: Callable[[int], bytes] = file.read
 
     def reach(self, stop: int) -> bool:
         """Read up to `stop`; return whether the file is that long."""
-        if stop > MAX_HEADER_BYTES:
-            raise InputError("too-large", "The header is larger than 256 MiB.")
+        if stop > self._limit:
+            size = f"{self._limit >> 20} MiB"
+            raise InputError("too-large", f"The header is larger than {size}.")
         while len(self.data) < stop:
-            ahead = max(_FIRST, stop * 3 // 2)
-            block = self._read(ahead - len(self.data))
+            ahead = min(max(_FIRST, stop * 3 // 2), self._limit)
+            block = self._read(min(ahead - len(self.data), _LARGEST))
             if not block:
                 return False
             self.data += block

@@ -34,6 +34,7 @@ from dicomdask.header.elements import (
     is_implicit,
     walk_elements,
 )
+from dicomdask.limits import MAX_HEADER_BYTES, MAX_VALUE_BYTES
 from dicomdask.model import Instance, SourceFile, column_name
 
 MAX_INFLATED_BYTES: Final = 1 << 30
@@ -119,7 +120,7 @@ _WANTED: Final = frozenset(
 
 
 class _Header:
-    """The wanted elements of a header, and their values."""
+    """The wanted elements of a header, and their values: none of them is long."""
 
     def __init__(self, prefix: Prefix) -> None:
         self.elements: dict[int, Element] = {}
@@ -131,6 +132,8 @@ class _Header:
         element = self.elements.get(tag)
         if element is None or element.length == UNDEFINED:
             return None
+        if element.length > MAX_VALUE_BYTES:
+            raise InputError("bad-header")
         return bytes(self.prefix.data[element.start : element.start + element.length])
 
     def whole_text(self, tag: int) -> str | None:
@@ -222,7 +225,9 @@ class _Header:
             return raw.decode("latin-1")
 
 
-def read_instance(file: BinaryIO, source: SourceFile) -> Instance:
+def read_instance(
+    file: BinaryIO, source: SourceFile, *, limit: int = MAX_HEADER_BYTES
+) -> Instance:
     r"""Read a header, up to the pixels, into an `Instance`.
 
     Values are read leniently. An absent or empty one is `None` or ``()``; of several
@@ -237,6 +242,8 @@ def read_instance(file: BinaryIO, source: SourceFile) -> Instance:
         A seekable stream over the object; only the header is read.
     source
         Where it comes from.
+    limit
+        The most bytes that the header may have.
 
     Raises
     ------
@@ -245,7 +252,7 @@ def read_instance(file: BinaryIO, source: SourceFile) -> Instance:
         ``too-large``, ``dicomdir``, ``no-pixels`` or ``missing-uid``.
     """
     file.seek(0)
-    header = _Header(Prefix(file))
+    header = _Header(Prefix(file, limit))
     start = _dataset_start(header.prefix)
     syntax, keyword, stop = _try_parse(header, start)
     values = header.values()
@@ -263,6 +270,7 @@ def read_instance(file: BinaryIO, source: SourceFile) -> Instance:
         pixel_keyword=keyword,
         has_modality_lut=header.has_items(_MODALITY_LUT),
         is_mosaic="MOSAIC" in values["image_type"],
+        header_bytes=stop,
         **values,
     )
 

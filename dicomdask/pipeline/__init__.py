@@ -14,7 +14,7 @@ from dicomdask.pipeline.clusters import (
     check_scheduler,
     parse_memory,
 )
-from dicomdask.pipeline.run import Runner, current_client, open_runner
+from dicomdask.pipeline.run import Runner, current_client, local_memory, open_runner
 
 __all__ = [
     "LOCAL_SCHEDULERS",
@@ -26,6 +26,7 @@ __all__ = [
     "index_bag",
     "index_dataframe",
     "index_sources",
+    "local_memory",
     "open_runner",
     "parse_memory",
     "plan_bag",

@@ -29,9 +29,12 @@ def index_bag(parts: Sequence[str], *, work_url: str) -> db.Bag:
     return _map("index", index.index_part, [[one] for one in parts], work_url)
 
 
-def resolve_bag(batches: Sequence[str], *, work_url: str) -> db.Bag:
+def resolve_bag(
+    batches: Sequence[str], *, work_url: str, memory: int | None = None
+) -> db.Bag:
     """Return a lazy bag of counts, one batch of repeated instances a partition."""
-    return _map("resolve", resolve.resolve_batch, [[one] for one in batches], work_url)
+    function = partial(resolve.resolve_batch, memory=memory)
+    return _map("resolve", function, [[one] for one in batches], work_url)
 
 
 def plan_bag(batches: Sequence[Sequence[str]], *, work_url: str) -> db.Bag:

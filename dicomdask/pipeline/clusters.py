@@ -27,6 +27,18 @@ LOSSES: Final = 30
 kills two: the third attempt goes apart. The others are for what kills from outside."""
 
 
+UNPAUSED: Final = {
+    f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")
+}
+"""Workers that hold nothing between tasks of known size need not wait for memory."""
+
+
+def worker_limit(memory: str | None) -> int:
+    """Return the bytes that a nanny grants a worker of a local cluster."""
+    fair = int(distributed.system.MEMORY_LIMIT) // CPU_COUNT
+    return parse_memory(memory) if memory else fair
+
+
 @contextmanager
 def local_cluster(memory: str | None) -> Iterator[distributed.Client]:
     """Start one worker process with one thread for each core.
@@ -36,15 +48,14 @@ def local_cluster(memory: str | None) -> Iterator[distributed.Client]:
     """
     # How the cluster comes and goes, down to tracebacks of closed connections, is INFO.
     logging.getLogger("distributed").setLevel(logging.WARNING)
-    fair = int(distributed.system.MEMORY_LIMIT) // CPU_COUNT
-    limit = parse_memory(memory) if memory else fair
     worker = {
         "cls": SubprocessWorker,
         "options": {
             "worker_class": "distributed.Nanny",
             "worker_kwargs": {
                 "nthreads": 1,
-                "memory_limit": limit,
+                "memory_limit": worker_limit(memory),
+                "config": UNPAUSED,
                 "silence_logs": logging.WARNING,
                 **ANY_PORT,
             },

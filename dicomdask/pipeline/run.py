@@ -14,12 +14,14 @@ import distributed
 from dask.system import CPU_COUNT
 from distributed.client import ClosedClientError
 
+from dicomdask import plan
 from dicomdask.errors import ClusterError, DicomDaskError
 from dicomdask.pipeline.clusters import (
     LOCAL_SCHEDULERS,
     LOSSES,
     connect,
     local_cluster,
+    worker_limit,
 )
 
 LOGGER: Final = logging.getLogger("dicomdask")
@@ -55,13 +57,18 @@ class Runner:
 
     @property
     def task_memory(self) -> int | None:
-        """Return the bytes that one task may take now; None where nothing limits it."""
+        """Return the bytes that one task may take now; None where nothing limits it.
+
+        It counts a process to itself. Tasks in threads of one process share its base.
+        """
         if isinstance(self._scheduler, str):
-            return int(distributed.system.MEMORY_LIMIT) // self.n_workers
+            whole = int(distributed.system.MEMORY_LIMIT)
+            is_shared = self._scheduler != "processes"
+            return _share(whole, self.n_workers) if is_shared else whole // CPU_COUNT
         with _answering(self._scheduler):
             workers = self._scheduler.scheduler_info(n_workers=-1)["workers"].values()
         limits = [
-            int(worker["memory_limit"]) // int(worker["nthreads"])
+            _share(_usable(int(worker["memory_limit"])), int(worker["nthreads"]))
             for worker in workers
             if worker["memory_limit"]
         ]
@@ -129,6 +136,21 @@ class Runner:
             with _answering(client):
                 future.retry()
             done.add(future)
+
+
+def _share(nbytes: int, n_tasks: int) -> int:
+    """Return what each of some tasks in one process may take, its base included."""
+    return (nbytes - plan.BASE_BYTES) // n_tasks + plan.BASE_BYTES
+
+
+def _usable(limit: int) -> int:
+    """Return what a worker may take of its limit before its nanny ends it."""
+    return int(limit * (dask.config.get("distributed.worker.memory.terminate") or 1))
+
+
+def local_memory(memory: str | None) -> int:
+    """Return what one task may take on a local cluster, without starting it."""
+    return _usable(worker_limit(memory))
 
 
 WORKERS_DIE: Final = (

@@ -1,17 +1,10 @@
-"""From a volume to tasks: each owns one shard, and its memory is arithmetic."""
+"""From a volume to tasks: each owns one shard."""
 
 from collections.abc import Iterator
 from itertools import product
-from math import prod
-from typing import Final
-
-import numpy as np
 
 from dicomdask.model import PlannedVolume, Task
 from dicomdask.pseudonym import Key
-
-BASE_BYTES: Final = 160 << 20
-"""What a worker's interpreter, pydicom, zarr and pyarrow take before any pixel."""
 
 
 def volume_tasks(volume: PlannedVolume) -> Iterator[Task]:
@@ -36,20 +29,3 @@ def task_digest(volume: PlannedVolume, task: Task, key: Key) -> str:
     """Return the name of a task's receipt: all that its output depends on."""
     corner = ",".join(map(str, task.corner))
     return key.digest("task", volume.volume_id, volume.revision, corner)
-
-
-def shard_raw_bytes(volume: PlannedVolume) -> int:
-    """Return the decoded bytes of one whole shard, padding of its chunks included."""
-    return prod(volume.layout.shards) * np.dtype(volume.dtype).itemsize
-
-
-def memory_bytes(volume: PlannedVolume) -> int:
-    """Return the peak memory of one of the volume's tasks on a worker.
-
-    The interpreter + the shard's array + its encoded chunks (at most as large, plus one
-    joined copy) + the largest source file, its decoded frames and one copy of them.
-    """
-    shard = shard_raw_bytes(volume)
-    largest = max(frame.size for frame in volume.frames)
-    frame = prod(volume.shape[-2:]) * 8
-    return BASE_BYTES + shard + 2 * shard + largest + 2 * frame

@@ -97,6 +97,7 @@ def plan_volume(
         ),
         warnings=(*stack.warnings, *placed.warnings),
         frames=_frames(stack, key),
+        header_bytes=max(one.header_bytes for one in stack.instances),
     )
 
 

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from dicomdask import pipeline, storage
+from dicomdask import pipeline, plan, storage
 from dicomdask.commits import Commit
 from dicomdask.errors import OptionError, PolicyError, StoreError
 from dicomdask.pseudonym import (
@@ -102,15 +102,36 @@ class Session:
     def runner(self) -> pipeline.Runner:
         """Return the scheduler, started at the first use."""
         if self._runner is None:
+            if self._is_local:
+                _require_memory(self.task_memory)
             opened = pipeline.open_runner(
                 self.scheduler, memory=self.memory, insecure=self.insecure_scheduler
             )
             is_here = self.scheduler in pipeline.LOCAL_SCHEDULERS
             with nullcontext() if is_here else self.log.stage("start"):
                 runner = self._stack.enter_context(opened)
+                _require_memory(runner.task_memory)
                 check_workers(runner, self.work, self.key)
             self._runner = runner
         return self._runner
+
+    @property
+    def task_memory(self) -> int | None:
+        """Return what one task may take; a local cluster is not started for it."""
+        if self._is_local and self._runner is None:
+            return pipeline.local_memory(self.memory)
+        return self.runner.task_memory
+
+    @property
+    def _is_local(self) -> bool:
+        return self.scheduler is None and pipeline.current_client() is None
+
+    def tell_memory(self, need: int) -> None:
+        """Tell how what the largest task takes compares with what it may take."""
+        has = self.runner.task_memory or 0
+        self.log.note("memory", task_bytes=need, worker_bytes=has)
+        told = Progress("memory", 1, 1, done_bytes=need, total_bytes=has)
+        self.progress(told)
 
     def check_writers(self, store: str) -> None:
         """Check that the workers reach a store; raise PlanError where some do not."""
@@ -128,8 +149,7 @@ class Session:
             would have started is done in this process.
         """
         is_short = seconds is not None and seconds < CLUSTER_SECONDS
-        is_alone = self.scheduler is None and pipeline.current_client() is None
-        inline = is_short and is_alone and self._runner is None
+        inline = is_short and self._is_local and self._runner is None
         with self.log.stage(stage) as use:
             runner = pipeline.Runner("synchronous") if inline else self.runner
             tally = Tally(stage, goal)
@@ -179,6 +199,16 @@ class Tally:
             "source_bytes": self._done_bytes,
             "outcomes": dict(sorted(self._outcomes.items())),
         }
+
+
+def _require_memory(memory: int | None) -> None:
+    """Raise OptionError where workers cannot even hold what they import."""
+    if memory is not None and memory < plan.BASE_BYTES:
+        raise OptionError(
+            f"a task may take {memory >> 20} MiB, but a worker takes "
+            f"{plan.BASE_BYTES >> 20} MiB before it reads anything; give workers more "
+            "memory with --memory, or fewer threads"
+        )
 
 
 def open_session(

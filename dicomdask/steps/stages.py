@@ -160,7 +160,8 @@ def _make_plan(session: Session) -> None:
     n_verdicts = work.n_verdicts()
     batches = resolve.write_batches(work, key, news.repeats) if news.repeats else []
     if batches:
-        bag = pipeline.resolve_bag(batches, work_url=work.url)
+        memory = session.runner.task_memory
+        bag = pipeline.resolve_bag(batches, work_url=work.url, memory=memory)
         session.run("resolve", bag, Goal(len(batches), "sets"))
     found = sort_verdicts(work, key, work.verdict_names()[n_verdicts:])
     buckets = news.buckets | found
@@ -261,6 +262,7 @@ def _encode(session: Session, task_range: tuple[int, int] | None) -> int:
             is_checked = True
         if _reject_too_large(session, {task.part for task in left}):
             continue
+        session.tell_memory(max(task.memory for task in left))
         counts = _run_tasks(session, left)
         done += sum(one["tasks"] for one in counts)
         n_unfit = sum(one["unfit"] for one in counts)
@@ -330,12 +332,13 @@ def _find_lost(session: Session, store: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _OpenTask:
-    """A task without receipt: where it stands in the plan, and its rough cost."""
+    """A task without receipt: where it stands in the plan, and what it takes."""
 
     part: str
     number: int
     seconds: float
     nbytes: int
+    memory: int
 
 
 def _open_tasks(
@@ -347,12 +350,15 @@ def _open_tasks(
     found: list[_OpenTask] = []
     position = 0
     for name in names:
-        for number, (volume, task) in enumerate(plan_tasks(work.read_plan(name))):
+        part = work.read_plan(name)
+        held = plan.held_bytes(part)
+        for number, (volume, task) in enumerate(plan_tasks(part)):
             inside = task_range is None or task_range[0] <= position < task_range[1]
             position += 1
             if inside and plan.task_digest(volume, task, session.key) not in done:
                 seconds, nbytes = _seconds(volume, task), source_bytes(volume, task)
-                found.append(_OpenTask(name, number, seconds, nbytes))
+                memory = plan.memory_bytes(volume, held)
+                found.append(_OpenTask(name, number, seconds, nbytes, memory))
     return found
 
 

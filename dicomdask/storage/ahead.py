@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
-from typing import Final, TypeVar
+from typing import TypeVar
+
+from dicomdask.limits import AHEAD_BYTES, AHEAD_FILES
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-IN_FLIGHT: Final = 64
-AHEAD_BYTES: Final = 64 << 20
-"""What was fetched and not yet taken is at most about this much."""
 
 
 def ahead(
@@ -38,10 +36,10 @@ def ahead(
     """
     waiting: deque[tuple[Item, Callable[[], Result]]] = deque()
     held = 0
-    with ThreadPoolExecutor(IN_FLIGHT, "dicomdask-ahead") as pool:
+    with ThreadPoolExecutor(AHEAD_FILES, "dicomdask-ahead") as pool:
         try:
             for item in items:
-                while waiting and (len(waiting) >= IN_FLIGHT or held > AHEAD_BYTES):
+                while waiting and (len(waiting) >= AHEAD_FILES or held > AHEAD_BYTES):
                     held -= nbytes(waiting[0][0])
                     yield waiting.popleft()
                 if not is_remote(item):

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Final
@@ -12,6 +12,7 @@ from pydicom import Dataset
 
 from dicomdask import arrays, deid, header, pixels, plan, rows, shards, storage, tables
 from dicomdask.errors import InputError
+from dicomdask.limits import HEADER_TEXT_BYTES
 from dicomdask.model import PlannedFrame, PlannedVolume, Receipt, Task, Verdict
 from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key, resolve_key
@@ -21,7 +22,7 @@ from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.planning import job_policy
 from dicomdask.tasks.resolve import fetch_ahead, make_verdict, read_source
-from dicomdask.values import statistics
+from dicomdask.values import Statistics, statistics
 from dicomdask.work import Job, Work
 
 
@@ -113,8 +114,36 @@ def encode_task(
     """
     digest = plan.task_digest(volume, task, context.key)
     started = time.monotonic()
+    written = _write_shard(volume, task, context, read)
+    if not isinstance(written, _Written):
+        name = f"{context.work.next_verdict():06d}-encode-{digest[:16]}"
+        context.work.write_verdicts(name, written)
+        return written
+    receipt = _write_rows(volume, task, written, context, digest)
+    receipt = replace(receipt, seconds=round(time.monotonic() - started, 6))
+    context.work.write_receipt(receipt)
+    return receipt
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What is left to tell of a shard once its pixels are stored."""
+
+    shard_bytes: int
+    raw_bytes: int
+    statistics: Statistics
+    frames: rows.Frames
+
+
+def _write_shard(
+    volume: PlannedVolume, task: Task, context: Context, read: "Reader"
+) -> _Written | list[Verdict]:
+    """Write the pixels of one shard, and hold none of them any more.
+
+    What is alive at the same time is what `plan.memory_bytes` adds up.
+    """
     array = np.zeros(_region(volume, task), volume.dtype)
-    frames, verdicts = [], []
+    frames, verdicts = rows.Frames(), list[Verdict]()
     files = (volume.frames[number] for number in task.frames)
     for planned, fetched in fetch_ahead(files):
         try:
@@ -124,15 +153,27 @@ def encode_task(
             verdicts.append(make_verdict(planned, "encode", error.code, error.reason))
             continue
         array[_place(volume, task, planned)] = decoded
-        frames.append(frame)
+        del data, decoded
+        frames.add(frame)
+        if frames.text_bytes > HEADER_TEXT_BYTES:
+            return [
+                make_verdict(one, "encode", "too-large", LONG_HEADERS)
+                for one in volume.frames
+            ]
     if verdicts:
-        name = f"{context.work.next_verdict():06d}-encode-{digest[:16]}"
-        context.work.write_verdicts(name, verdicts)
         return verdicts
-    receipt = _write_shard(volume, task, array, frames, context, digest)
-    receipt = replace(receipt, seconds=round(time.monotonic() - started, 6))
-    context.work.write_receipt(receipt)
-    return receipt
+    counted = statistics(array, volume.padding)
+    cut = volume.layout
+    data = shards.encode_shard(array, cut.chunks, cut.shards, cut.codec)
+    raw_bytes = array.nbytes
+    del array
+    key = shards.shard_key(task.corner)
+    with storage.room_at(context.store):
+        storage.write(storage.join(context.store, volume.path, "0", key), data)
+    return _Written(len(data), raw_bytes, counted, frames)
+
+
+LONG_HEADERS: Final = "The headers of the series differ in more than a task may hold."
 
 
 def _region(volume: PlannedVolume, task: Task) -> tuple[int, ...]:
@@ -180,7 +221,7 @@ def _read_warm(
 def _read_frame(
     planned: PlannedFrame, data: bytes, volume: PlannedVolume, context: Context
 ) -> DecodedFrame:
-    dataset = header.read_dataset(data)
+    dataset = header.read_dataset(data, limit=plan.inflated_bytes(volume))
     decoded = pixels.decode_frames(dataset)[planned.frame]
     if decoded.shape != volume.shape[-2:] or decoded.dtype != np.dtype(volume.dtype):
         raise InputError("bad-pixels", "Pixels differ from what the header says.")
@@ -213,39 +254,31 @@ def _keyed(dataset: Dataset, keywords: tuple[str, ...], key: Key) -> str | None:
     return key.digest(keywords[0], *found) if any(found) else None
 
 
-def _write_shard(
-    volume: PlannedVolume,
-    task: Task,
-    array: np.ndarray[Any, np.dtype[Any]],
-    frames: Sequence[rows.EncodedFrame],
-    context: Context,
-    digest: str,
+def _write_rows(
+    volume: PlannedVolume, task: Task, written: _Written, context: Context, digest: str
 ) -> Receipt:
-    layout = volume.layout
-    data = shards.encode_shard(array, layout.chunks, layout.shards, layout.codec)
+    frames = written.frames
     zarr_json = arrays.array_metadata(
-        volume.shape, volume.dtype, volume.dimensions, layout
+        volume.shape, volume.dtype, volume.dimensions, volume.layout
     )
-    base = storage.join(context.store, volume.path)
-    with storage.room_at(context.store):
-        storage.write(storage.join(base, "0", shards.shard_key(task.corner)), data)
-        if not any(task.corner):
-            write_groups(volume, zarr_json, frames[0].header, context.store)
+    if not any(task.corner):
+        with storage.room_at(context.store):
+            write_groups(volume, zarr_json, frames.first.header, context.store)
     part = rows.part_of(
         volume,
         frames,
-        statistics(array, volume.padding),
+        written.statistics,
         zarr_json=zarr_json,
-        shard_bytes=len(data),
+        shard_bytes=written.shard_bytes,
     )
     context.work.write_part(digest, tables.part_to_parquet(part))
     return Receipt(
         task=digest,
         part=context.work.part_url(digest).removeprefix(context.work.url),
         n_frames=len(frames),
-        shard_bytes=len(data),
-        raw_bytes=array.nbytes,
-        source_bytes=sum(frame.planned.size for frame in frames),
+        shard_bytes=written.shard_bytes,
+        raw_bytes=written.raw_bytes,
+        source_bytes=sum(volume.frames[number].size for number in task.frames),
         seconds=0.0,
     )
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from dicomdask import header, plan, storage
 from dicomdask.errors import CODES, InputError
+from dicomdask.limits import MAX_HEADER_BYTES, SMALL_HEADER_BYTES
 from dicomdask.model import Instance, Outcome, PlannedFrame, SourceFile, Stage
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks import places
@@ -130,7 +131,7 @@ def index_part(part: str, *, work_url: str) -> Counts:
     with quiet():
         files = work.read_manifest(part)
         for file, found in storage.ahead(_try_instance, files, is_remote=_is_remote):
-            result = _outcome_of(file, found(), key)
+            result = _outcome_of(file, _at_length(file, found()), key)
             if _is_forgotten(file, result, forgotten):
                 left_out.append(file)
                 reason = CODES["forgotten"]
@@ -174,12 +175,21 @@ def _is_remote(file: SourceFile) -> bool:
     return not storage.is_local(file.url)
 
 
-def _try_instance(file: SourceFile) -> Instance | InputError:
+def _try_instance(
+    file: SourceFile, limit: int = SMALL_HEADER_BYTES
+) -> Instance | InputError:
     """Index one file. A bad file is a value, not a crash."""
     try:
-        return guard(read_instance, file)
+        return guard(read_instance, file, limit)
     except InputError as error:
         return error
+
+
+def _at_length(file: SourceFile, found: Instance | InputError) -> Instance | InputError:
+    """Read a long header after all, now that no other is read at the same time."""
+    if isinstance(found, InputError) and found.code == "too-large":
+        return _try_instance(file, MAX_HEADER_BYTES)
+    return found
 
 
 def _outcome_of(
@@ -190,7 +200,7 @@ def _outcome_of(
     return make_outcome(file, "index", found.code, found.reason, key)
 
 
-def read_instance(file: SourceFile) -> Instance:
+def read_instance(file: SourceFile, limit: int = MAX_HEADER_BYTES) -> Instance:
     """Return the instance of one listed file, or raise InputError."""
     if file.size == storage.OUTSIDE:
         reason = None if storage.is_local(file.url) else OUTSIDE_NAME
@@ -200,7 +210,7 @@ def read_instance(file: SourceFile) -> Instance:
     if file.size == 0:
         raise InputError("empty-file")
     with storage.open_blocks(file.url, file.size) as stream:
-        return header.read_instance(stream, file)
+        return header.read_instance(stream, file, limit=limit)
 
 
 def make_outcome(
@@ -231,8 +241,8 @@ def read_instances(files: Iterable[SourceFile]) -> list[Instance]:
     """Return the instances among some files."""
     found: list[Instance] = []
     with quiet():
-        for _, result in storage.ahead(_try_instance, files, is_remote=_is_remote):
-            one = result()
+        for file, result in storage.ahead(_try_instance, files, is_remote=_is_remote):
+            one = _at_length(file, result())
             if isinstance(one, Instance):
                 found.append(one)
     return found

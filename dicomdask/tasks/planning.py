@@ -1,7 +1,7 @@
 """Plan: one bucket's series at a time, with what resolve and encode found out."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from dicomdask import plan
@@ -173,15 +173,19 @@ def prune(
     limit
         How many volumes to keep over all parts of the plan.
     memory
-        The bytes that one task may take.
+        The bytes that one task may take. What is encoded already stays.
     """
     left = limit
     pruned: list[str] = []
+    done = frozenset() if memory is None else work.done_tasks()
     for name in sorted(names):
         part = work.read_plan(name)
         kept, outcomes = [], list(part.outcomes)
+        held = plan.held_bytes(part)
         for volume in part.volumes:
-            code = _reason_to_drop(volume, left, memory)
+            code = _reason_to_drop(volume, left, memory, held)
+            if code == "too-large" and _is_done(volume, done, key):
+                code = None
             if code is None:
                 kept.append(volume)
                 left = None if left is None else left - 1
@@ -197,12 +201,17 @@ def prune(
     return pruned
 
 
+def _is_done(volume: PlannedVolume, done: Collection[str], key: Key) -> bool:
+    tasks = plan.volume_tasks(volume)
+    return all(plan.task_digest(volume, task, key) in done for task in tasks)
+
+
 def _reason_to_drop(
-    volume: PlannedVolume, left: int | None, memory: int | None
+    volume: PlannedVolume, left: int | None, memory: int | None, held: int
 ) -> str | None:
     if left is not None and left <= 0:
         return "not-selected"
-    if memory is not None and plan.memory_bytes(volume) > memory:
+    if memory is not None and plan.memory_bytes(volume, held) > memory:
         return "too-large"
     return None
 

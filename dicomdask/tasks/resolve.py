@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
+import numpy as np
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -179,6 +180,8 @@ def has_ended(verdict: Verdict) -> bool:
         return not storage.exists(verdict.url)
     if verdict.code == "source-changed":
         return is_unchanged(verdict)
+    if verdict.code == "too-large":  # for the workers of that run
+        return verdict.stage == "resolve"
     return verdict.code == "unreadable" and storage.is_openable(verdict.url)
 
 
@@ -215,25 +218,34 @@ def stored_sources(store: str, buckets: Iterable[str]) -> frozenset[str]:
 
 
 @measured
-def resolve_batch(name: str, *, work_url: str) -> Counts:
+def resolve_batch(name: str, *, work_url: str, memory: int | None = None) -> Counts:
     """Decide on one batch of repeated instances; return counts.
 
-    A batch at which processes died before is decoded apart.
+    A batch at which processes died before is decoded apart. What may take more than
+    `memory` bytes is rejected before it is read.
     """
     work = Work(work_url)
     instances = work.read_repeats(name)
+    large = [one for one in instances if not _is_held(one, memory)]
     groups: dict[str, list[Instance]] = defaultdict(list)
     for instance in instances:
-        groups[instance.sop_instance_uid].append(instance)
+        if instance not in large:
+            groups[instance.sop_instance_uid].append(instance)
     attempts = Attempts(work)
     states = [f"{one.url} {one.size} {one.token}" for one in instances]
     mark = resolve_key(work.require_job().key).digest("resolve", *states)
     with quiet(), Cell(Work, work_url) as cell, attempts.mark(mark):
         read = partial(_read_apart, cell) if attempts.is_careful else _read_here
-        found = [one for group in groups.values() for one in resolve_group(group, read)]
+        found = [make_verdict(one, "resolve", "too-large") for one in large]
+        for group in groups.values():
+            found += resolve_group(group, read)
         work.write_verdicts(name, found)
     codes = Counter(kind_of(verdict.code, verdict.reason) for verdict in found)
     return {"groups": len(groups), "instances": len(found), "found": dict(codes)}
+
+
+def _is_held(instance: Instance, memory: int | None) -> bool:
+    return memory is None or plan.resolve_bytes(instance) <= memory
 
 
 Content = tuple[str, ...]
@@ -283,9 +295,9 @@ def _read_apart(cell: Cell, instance: Instance, data: bytes) -> Content:
 
 def _content(instance: Instance, data: bytes) -> Content:
     """Return what makes two copies the same: decoded pixels, place and scale."""
-    dataset = header.read_dataset(data)
+    dataset = header.read_dataset(data, limit=plan.inflated_bytes(instance))
     frames = pixels.decode_frames(dataset)
-    digest = hashlib.blake2b(frames.tobytes(), digest_size=16)
+    digest = hashlib.blake2b(np.ascontiguousarray(frames).data, digest_size=16)
     told = (
         frames.shape,
         instance.image_position_patient,
