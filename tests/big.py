@@ -1,6 +1,5 @@
 """Big piles of small effort, and how much memory processes take over them."""
 
-import json
 import os
 import subprocess
 import sys
@@ -149,11 +148,3 @@ def peak_bytes(pid: int) -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise ValueError("a process that is over")
-
-
-def planned(source: Path, store: Path, *options: object) -> dict[str, Any]:
-    """Return what a dry run prints as JSON."""
-    run = run_measured("convert", source, store, "--dry-run", "--json", *options)
-    assert run.code == 0, run.err
-    found: dict[str, Any] = json.loads(run.out)
-    return found

@@ -26,11 +26,24 @@ from pydicom.uid import (
 )
 
 import dicomdask
-from dicomdask import layout, limits, pipeline, plan, rows, shards, steps, values
+from dicomdask import (
+    layout,
+    limits,
+    pipeline,
+    plan,
+    rows,
+    shards,
+    show,
+    steps,
+    storage,
+    values,
+)
 from dicomdask.errors import OptionError
 from dicomdask.model import Settings
-from dicomdask.tasks import encode, index
-from tests.big import MIB, Run, planned, run_measured, write_claim, write_slices
+from dicomdask.pseudonym import Key
+from dicomdask.tasks import encode, index, planning
+from dicomdask.work import Work
+from tests.big import MIB, Run, run_measured, write_claim, write_slices
 from tests.builders import make_instance, make_series, to_bytes, write_series
 from tests.conftest import Convert
 from tests.strategies import make_stack
@@ -338,8 +351,8 @@ def test_an_encoded_shard_is_held_once():
 
 def test_tasks_in_threads_share_the_base(monkeypatch: pytest.MonkeyPatch):
     limit = plan.BASE_BYTES + 4000 * MIB
-    monkeypatch.setattr(pipeline.distributed.system, "MEMORY_LIMIT", limit)
-    monkeypatch.setattr(pipeline, "CPU_COUNT", 4)
+    monkeypatch.setattr(pipeline.run.distributed.system, "MEMORY_LIMIT", limit)
+    monkeypatch.setattr(pipeline.run, "CPU_COUNT", 4)
     assert pipeline.Runner("synchronous").task_memory == limit
     assert pipeline.Runner("threads").task_memory == plan.BASE_BYTES + 1000 * MIB
     assert pipeline.Runner("processes").task_memory == limit // 4
@@ -413,9 +426,14 @@ def test_what_was_too_large_is_tried_again_by_larger_workers(
     monkeypatch.undo()
     convert(source, store)
     assert inputs(store) == {"stored": 5, "duplicate": 1}
-    monkeypatch.setattr(pipeline.Runner, "task_memory", 350 * MIB)
-    convert(source, store)  # what is done needs no memory any more
-    assert inputs(store) == {"stored": 5, "duplicate": 1}
+
+
+def test_what_is_encoded_already_is_not_too_large_any_more(store: Path, key: Key):
+    work = Work(f"{store}.work")
+    names = work.plan_names()
+    assert planning.prune(work, names, limit=None, memory=1, key=key) == []
+    storage.remove_tree(work.path("receipts", "tasks"))
+    assert planning.prune(work, names, limit=None, memory=1, key=key) == names
 
 
 def test_a_long_header_is_read_alone_and_an_endless_one_not_at_all(tmp_path: Path):
@@ -483,7 +501,7 @@ SHORT = {
         ),
         "512MiB",
         {"stored": 124, "multiframe": 1},
-        33,
+        32,
     ),
 }
 FULL = {
@@ -518,13 +536,15 @@ def check(case: Case, folder: Path) -> tuple[dict[str, Any], Run]:
     """Convert by processes; hold what they took against what was stated."""
     source, store = folder / "in", folder / "o.zarr"
     case.write(source)
-    told = planned(source, store, "--memory", case.memory)
     run = run_measured("convert", source, store, "--json", "--memory", case.memory)
     assert run.code in (0, 8), run.err
     assert json.loads(run.out)["codes"] == case.counts
+    parts = list(Work(f"{store}.work").read_plans().values())
+    told = show.plan_document(parts, memory=pipeline.local_memory(case.memory))
     assert told["volumes"] == case.volumes
     assert told["task_memory_bytes"] <= told["worker_memory_bytes"]
-    assert "memory: a task takes at most" in run.err
+    need = told["task_memory_bytes"], told["worker_memory_bytes"]
+    assert show.memory_text(*need) in run.err
     assert max(run.workers) <= told["task_memory_bytes"]
     assert run.driver <= case.driver
     return told, run

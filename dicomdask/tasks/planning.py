@@ -16,7 +16,7 @@ from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.resolve import newest_of, stored_sources
 from dicomdask.work import Job, Work
 
-WAITING: Final = frozenset({"conflict", "source-changed", "unreadable"})
+WAITING: Final = frozenset({"conflict", "source-changed", "unreadable", "too-large"})
 """The codes of verdicts that may end: a copy goes, or a file comes back."""
 
 
