@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import numpy as np
@@ -284,7 +284,6 @@ RECORDED = {
     "work/parts/*/*.parquet",
     "work/plan/*.json",
     "work/receipts/index/*.json",
-    "work/receipts/plan.json",
     "work/receipts/planned.json",
     "work/receipts/tasks/*/*.json",
     "work/repeats/*-resolve.parquet",
@@ -438,6 +437,7 @@ def test_what_is_decoded_apart_is_the_same(kept, clean):
 
 
 @pytest.mark.parametrize("crash", ["abort", "segfault", "exit", "hang"])
+@pytest.mark.timeout(60)
 def test_a_cell_outlives_a_crash(crash):
     with Cell(len, "", seconds=1) as cell:
         with pytest.raises(InputError) as caught:
@@ -477,13 +477,15 @@ def test_nothing_identified_is_told_of_a_cell():
 # --- workers and schedulers that go -------------------------------------------
 
 
+def nannies_below(process):
+    """Return the nannies of a command: they are started by a specification."""
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if "spec" in child.cmdline()]
+
+
 def workers_below(process):
     """Return the worker processes of a command: those that its nannies started."""
-    nannies = [
-        child
-        for child in psutil.Process(process.pid).children()
-        if "spec" in child.cmdline()
-    ]
+    nannies = nannies_below(process)
     return {child.pid for nanny in nannies for child in nanny.children()}
 
 
@@ -496,21 +498,20 @@ def worker_of(pid, workers):
 def test_a_worker_killed_again_and_again_in_one_run(kept, clean, full):
     times = 10 if full else 4
     kept.restore("first")
-    process = kept.command(seconds=0.4).start()
     killed, seen = 0, 0
-    while killed < times and process.poll() is None:
-        lines = kept.lines("decode")
-        for line in lines[seen:]:
-            try:
-                worker = worker_of(int(line.split(" ")[2]), workers_below(process))
-            except psutil.NoSuchProcess:
-                continue
-            if worker is not None and killed < times:
-                os.kill(worker, signal.SIGKILL)
-                killed += 1
-        seen = len(lines)
-        time.sleep(0.05)
-    ended = finished(process)
+    with kept.command(seconds=0.4).running() as process:
+        while killed < times and process.poll() is None:
+            lines = kept.lines("decode")
+            for line in lines[seen:]:
+                pid = int(line.split(" ")[2])
+                with suppress(psutil.NoSuchProcess):
+                    worker = worker_of(pid, workers_below(process))
+                    if worker is not None and killed < times:
+                        os.kill(worker, signal.SIGKILL)
+                        killed += 1
+            seen = len(lines)
+            time.sleep(0.05)
+        ended = finished(process)
     assert (killed, ended.status) == (times, REJECTED), ended.output
     assert kept.outcomes() == clean("first")[2]
     assert kept.content() == clean("first")[1]
@@ -527,22 +528,24 @@ def test_a_worker_that_its_nanny_restarts_for_memory(marked, clean):
 
 def test_nannies_killed_are_replaced(kept, clean):
     kept.restore("first")
-    process = kept.command(seconds=0.4).start()
-    wait_for(lambda: kept.lines("decode"))
-    time.sleep(1.0)
-    for child in psutil.Process(process.pid).children():
-        if "spec" in child.cmdline():
-            child.kill()
-    ended = finished(process)
+    with kept.command(seconds=0.4).running() as process:
+        wait_for(lambda: kept.lines("decode"))
+        for nanny in nannies_below(process):
+            nanny.kill()
+        ended = finished(process)
     assert ended.status == REJECTED, ended.output
     assert kept.content() == clean("first")[1]
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=200):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it takes too long"
         time.sleep(0.05)
+
+
+def is_received(place):
+    return any("/receipts/tasks/" in line for line in place.lines("after"))
 
 
 @contextmanager
@@ -573,10 +576,11 @@ def test_a_scheduler_that_is_lost(kept, clean, tmp_path):
         dask_process("dask_worker", *common, "--nthreads", "1", faults=faults),
     ):
         wait_for(file.exists)
-        process = Command(kept.words(str(file))).start()
-        wait_for(lambda: any("receipts/tasks" in one for one in kept.lines("after")))
-        scheduler.kill()
-        ended = finished(process)
+        words = [*kept.words(str(file)), "--insecure-scheduler"]
+        with Command(words).running() as process:
+            wait_for(lambda: process.poll() or is_received(kept))
+            scheduler.kill()
+            ended = finished(process)
     assert ended.status == FAILED, ended.output
     assert "Traceback" not in ended.output
     last = ended.last_line

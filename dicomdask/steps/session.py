@@ -91,8 +91,10 @@ class Session:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        with self._stack:
+        try:
             self.log.close(error[1])
+        finally:
+            self._stack.__exit__(*error)  # a client is closed by what ended the run
 
     def keep(self, stack: ExitStack) -> None:
         """Close these with the session."""

@@ -40,12 +40,13 @@ class Faults:
 
 
 def kind_of(url):
-    """Return the kind of object that a URL names: its path without digests.
+    """Return the kind of object that a URL names: its path without digests and times.
 
     >>> kind_of("/tmp/run/store/volumes/ab/ab12/34cd/0/c/0/0/0")
     'store/volumes/*/*/*/*/c/*/*/*'
     """
     place, _, path = re.sub(r"^.*/(store|work)/", r"\1 ", url).partition(" ")
+    path = re.sub(r"\d{8}T[\d.]+Z", "*", path)
     path = re.sub(r"(?<![^/.-])([0-9a-f]{2,}|\d)(?![^/.-])", "*", path)
     return f"{place}/{path}"
 

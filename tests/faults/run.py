@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -85,14 +86,23 @@ class Command:
         )
 
     def run(self):
-        return finished(self.start())
+        with self.running() as process:
+            return finished(process)
+
+    @contextmanager
+    def running(self):
+        """Start the command, and end what is left of its group."""
+        process = self.start()
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
 
 
 def finished(process, seconds=240):
-    """Return how a started command ends; its whole group ends with it."""
-    try:
-        output, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
+    """Return how a started command ends."""
+    output, _ = process.communicate(timeout=seconds)
     return Ended(process.returncode, output)
