@@ -207,7 +207,8 @@ def summary(clean: Path, tmp_path: Path) -> Any:
 
 def fake_session(**attributes: Any) -> Any:
     session = nullcontext()
-    session.__dict__.update(work=Work("/nowhere/work"), **attributes)
+    found = {"work": Work("/nowhere/work"), "task_memory": None, **attributes}
+    session.__dict__.update(found)
     session.enter_result = session
     return session
 
@@ -909,10 +910,12 @@ def test_progress_is_plain_lines_where_stderr_is_no_terminal(
     result = command_line(*words)
     assert result.returncode == 8
     lines = result.stderr.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["list", "index", "plan", "encode"]
+    stages = [line.split(":")[0] for line in lines]
+    assert stages == ["list", "index", "plan", "memory", "encode"]
     assert lines[0].startswith("list: 8 files, ")
     assert lines[1].endswith("; 7 instances, 1 not-dicom")
-    assert lines[3].startswith("encode: 2 tasks, ")
+    assert lines[3].startswith("memory: a task takes at most ")
+    assert lines[4].startswith("encode: 2 tasks, ")
     assert "\r" not in result.stderr
     assert "\x1b" not in result.stderr
     assert "8 inputs" in result.stdout
