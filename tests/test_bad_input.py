@@ -546,7 +546,7 @@ BAD: dict[str, tuple[Any, set[str]]] = {
     "random.dcm": (lambda: bytes(range(7, 250)) * 40, {"not-dicom"}),
     "random-after-magic.dcm": (
         lambda: bytes(128) + b"DICM" + bytes(range(7, 250)) * 40,
-        {"bad-header", "missing-uid", "unexpected"},
+        {"bad-header", "missing-uid", "too-large", "unexpected"},
     ),
     "magic-only.dcm": (lambda: bytes(128) + b"DICM", {"bad-header", "missing-uid"}),
     "cut-in-header.dcm": (lambda: bad(3)[:500], {"bad-header"}),
