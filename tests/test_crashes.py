@@ -329,10 +329,8 @@ def test_a_batch_behind_one_that_was_cut_off(tmp_path, convert, monkeypatch):
     monkeypatch.setattr(resolve, "BATCH_INSTANCES", 2)
     make_bag = pipeline.resolve_bag
 
-    def cut_off(batches, *, work_url):
-        list(
-            pipeline.Runner("synchronous").run(make_bag(batches[1:], work_url=work_url))
-        )
+    def cut_off(batches, **options):
+        list(pipeline.Runner("synchronous").run(make_bag(batches[1:], **options)))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
