@@ -4,11 +4,13 @@ All of it is real: one scheduler that speaks TLS, one worker that has all it nee
 later four of which each lacks something. Each is a process of its own.
 """
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import ExitStack, contextmanager
 
 import dask
@@ -142,6 +144,15 @@ def with_tls(certificate):
         yield
 
 
+@pytest.fixture
+def refused_clients():
+    """Let go of clients that were refused, whose sockets nobody closes."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 # --- TLS ----------------------------------------------------------------------
 
 
@@ -179,6 +190,7 @@ def test_tls_without_certificates(cluster, series, tmp_path, convert):
         convert(series, tmp_path / "store.zarr", scheduler=cluster.address)
 
 
+@pytest.mark.usefixtures("refused_clients")
 def test_tls_with_the_certificates_of_others(cluster, series, tmp_path, convert):
     path = write_certificate(tmp_path)
     with (
@@ -204,6 +216,7 @@ def test_a_file_that_names_a_plain_address_follows_the_same_rule(
     assert not (tmp_path / "store.zarr.work").exists()
 
 
+@pytest.mark.usefixtures("refused_clients")
 def test_a_cluster_of_our_own_speaks_tls_too():
     """On a machine that is shared, plain TCP would let others run code as us."""
     before = dict(os.environ)
