@@ -77,6 +77,9 @@ def test_stages_within_stages_count_once(tmp_path):
     assert list(uses) == ["outer", "inner", "rest"]
     assert (uses["outer"].read_bytes, uses["outer"].written_bytes) == (10, 5)
     assert uses["inner"].written_bytes == 3
+    log.close()
+    begun = [one["stage"] for one in lines_of(log.url) if one["event"] == "stage"]
+    assert begun == ["outer", "inner"]
     assert uses["inner"].seconds >= 0.05 > uses["outer"].seconds
 
 
@@ -145,7 +148,7 @@ def logs(work):
 
 
 def lines_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
 def test_a_log_says_what_was_done_and_with_what(tmp_path, convert):

@@ -1,7 +1,7 @@
 """Clusters that somebody else started: TLS, and workers that lack what they need.
 
 All of it is real: one scheduler that speaks TLS, one worker that has all it needs, and
-later four of which each lacks something. Each is a process of its own.
+later six of which each lacks something. Each is a process of its own.
 """
 
 import gc
@@ -20,8 +20,9 @@ import pytest
 import dicomdask
 from dicomdask import pipeline
 from dicomdask.errors import OptionError, PlanError
-from dicomdask.pseudonym import ENVIRONMENT_VARIABLE
+from dicomdask.pseudonym import ENVIRONMENT_VARIABLE, Key, KeyReference
 from dicomdask.steps.workers import describe_problems
+from dicomdask.work import Job, Work
 from tests.builders import make_series, write_series
 from tests.conftest import SECRET
 
@@ -245,6 +246,9 @@ def test_workers_that_lack_something_are_told_apart(
     stub.mkdir(parents=True)
     (stub / "__init__.py").write_text("__version__ = '0.0.1'\n")
 
+    job = Job(KeyReference(), Key(SECRET.encode()).fingerprint(), store="elsewhere")
+    Work(str(cluster.folder / "other work" / "work")).write_job(job)
+
     monkeypatch.chdir(good)
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, SECRET)
 
@@ -264,23 +268,25 @@ def test_workers_that_lack_something_are_told_apart(
             ("no key", {}),
             ("other key", {ENVIRONMENT_VARIABLE: OTHER_SECRET}),
             ("no work", key),
+            ("other work", key),
             ("no dicomdask", {**key, "PYTHONPATH": str(stub.parent)}),
         ]:
             (cluster.folder / name).mkdir(exist_ok=True)
             start_in(cluster, name, environment)
-        cluster.wait_for(6)
+        cluster.wait_for(7)
         cluster.stack = kept
         with pytest.raises(PlanError) as raised:
             run()
     for clause in [
-        "1 of 6 workers cannot take part: install dicomdask",
-        "1 of 6 workers cannot read the work directory: ",
-        "1 of 6 workers cannot resolve the key: give them DICOMDASK_KEY, or a key file",
-        "1 of 6 workers cannot use their key",
-        "1 of 6 workers cannot read the sources: ",
+        "1 of 7 workers cannot take part: install dicomdask",
+        "1 of 7 workers cannot read the work directory: ",
+        "1 of 7 workers cannot see this work directory, only another one",
+        "1 of 7 workers cannot resolve the key: give them DICOMDASK_KEY, or a key file",
+        "1 of 7 workers cannot use their key",
+        "1 of 7 workers cannot read the sources: ",
     ]:
         assert clause in str(raised.value)
-    assert str(raised.value).count("workers cannot") == 5
+    assert str(raised.value).count("workers cannot") == 6
     assert SECRET not in str(raised.value)
     assert str(good) not in str(raised.value)
     assert not (tmp_path / "store.zarr").exists()
