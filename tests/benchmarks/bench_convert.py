@@ -44,7 +44,7 @@ STAGES = (
     ("statistics", encode, "statistics"),
     ("rows", rows, "part_of"),
     ("rows: Parquet", tables, "part_to_parquet"),
-    ("plan", planning, "plan_bucket"),
+    ("plan", planning.plan, "plan_instances"),
     ("commit", commit_task, "commit"),
     ("write, fsync", storage, "write"),
     ("write, fsync", storage, "create"),
