@@ -4,7 +4,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Barrier
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import dicomdask
 from dicomdask import header, pixels, steps
 from dicomdask.dataset import Dataset as Store
 from dicomdask.steps import Summary
+from dicomdask.work import Work
 from tests.builders import make_series, to_bytes, write_series
 
 
@@ -456,3 +459,31 @@ def test_two_keys_have_no_id_in_common(lab: Lab) -> None:
     np.testing.assert_array_equal(
         first.read(row["volume_id"]), second.read(other["volume_id"])
     )
+
+
+def test_rows_in_a_distant_work_directory_are_fetched_many_at_once(
+    tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three reads that wait for each other end only if all three are under way."""
+    kernels = {"B": "1", "C": "2", "D": "3"}
+    for kernel, number in kernels.items():
+        slices = list(make_series(2, ConvolutionKernel=kernel))
+        for ds in slices:
+            ds.SOPInstanceUID = f"{ds.SOPInstanceUID}.{number}"
+        write_series(tmp_path / "in" / kernel, iter(slices))
+    together, read = Barrier(len(kernels)), Work.read_part
+
+    def wait_and_read(work: Work, task: str) -> dict[str, Any]:
+        together.wait(10)
+        return read(work, task)
+
+    monkeypatch.setattr(Work, "read_part", wait_and_read)
+    place = f"memory://{uuid4().hex}"
+    made = dicomdask.convert(
+        str(tmp_path / "in"),
+        f"{place}/o.zarr",
+        work=f"{place}/w",
+        key_file=str(key_file),
+        scheduler="synchronous",
+    )
+    assert made.commit.counts["volumes"] == len(kernels)

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 
-from dicomdask import commits, plan, rows, tables
+from dicomdask import commits, plan, rows, storage, tables
 from dicomdask.commits import Change, Commit
 from dicomdask.errors import CODES, StoreError
 from dicomdask.model import Instance, Outcome, PlannedVolume, SourceFile
@@ -198,7 +199,7 @@ def _settle(context: Context, bucket: str, before: Bucket, found: _Found) -> Non
     part = context.work.read_plan(bucket)
 
     def uids_of(volumes: Collection[PlannedVolume]) -> dict[str, str]:
-        merged = [merge_rows(context.work, one, context.key) for one in volumes]
+        merged = merge_all(context.work, volumes, context.key)
         rows = [row for one in merged for row in one["instances"]]
         return {row[SOURCE]: row["SOPInstanceUID"] for row in rows}
 
@@ -250,6 +251,17 @@ def merge_rows(work: Work, volume: PlannedVolume, key: Key) -> dict[str, Any]:
     merged = rows.merge_parts([work.read_part(digest) for digest in digests])
     merged["volume"]["n_duplicates"] = volume.n_duplicates  # copies may come later
     return merged
+
+
+def merge_all(
+    work: Work, volumes: Iterable[PlannedVolume], key: Key
+) -> list[dict[str, Any]]:
+    """Return the rows of several volumes in order; from a network many at once."""
+    is_remote = not storage.is_local(work.url)
+    found = storage.ahead(
+        partial(merge_rows, work, key=key), volumes, is_remote=lambda _: is_remote
+    )
+    return [take() for _, take in found]
 
 
 # --- inputs -------------------------------------------------------------------
@@ -324,7 +336,7 @@ class _Rows:
         for bucket, series in self.added:
             volumes = work.read_plan(bucket).volumes
             chosen = [volume for volume in volumes if volume.series_key in series]
-            merged = [merge_rows(work, volume, key) for volume in chosen]
+            merged = merge_all(work, chosen, key)
             yield {
                 "volumes": tables.to_table(
                     "volumes", [one["volume"] for one in merged]
