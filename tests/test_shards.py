@@ -17,7 +17,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numcodecs import blosc
 
-from dicomdask import shards
 from dicomdask.arrays import array_metadata
 from dicomdask.errors import PlanError, ReadError
 from dicomdask.model import Layout
@@ -25,6 +24,7 @@ from dicomdask.shards import (
     ABSENT,
     CODECS,
     ShardReader,
+    boxes,
     encode_shard,
     parse_metadata,
     shard_key,
@@ -291,7 +291,7 @@ def test_a_gap_is_bridged_and_runs_are_fetched_at_once():
 def test_runs_are_bounded(monkeypatch):
     objects, text = encode_array(VOLUME, Layout((1, 7, 8), (5, 7, 8), "none"))
     store, meta = Memory(objects), parse_metadata(text)
-    monkeypatch.setattr(shards, "RUN_BYTES", 2 * (7 * 8 * 2 + 4))
+    monkeypatch.setattr(boxes, "RUN_BYTES", 2 * (7 * 8 * 2 + 4))
     np.testing.assert_array_equal(
         store.reader().read("a", meta, whole(VOLUME.shape)), VOLUME
     )
