@@ -13,6 +13,7 @@ FLOORS = {
     2: {
         "address",
         "burnedin",
+        "frames",
         "geometry",
         "header",
         "layout",

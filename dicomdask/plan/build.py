@@ -11,7 +11,8 @@ import pandas as pd
 from dicomdask import burnedin, pixels
 from dicomdask.errors import CODES, InputError, OptionError
 from dicomdask.model import Instance, Outcome, PlannedVolume, Settings, column_name
-from dicomdask.plan.split import Refusal, split_series
+from dicomdask.plan.split import split_series
+from dicomdask.plan.stack import Refusal
 from dicomdask.plan.volume import plan_volume, series_key, source_key
 from dicomdask.plan.where import check_where
 from dicomdask.pseudonym import Key

@@ -7,6 +7,7 @@ import numpy as np
 
 from dicomdask import geometry
 from dicomdask.errors import InputError
+from dicomdask.frames import Frame
 from dicomdask.layout import choose_layout
 from dicomdask.model import (
     FORMAT,
@@ -17,7 +18,7 @@ from dicomdask.model import (
     Settings,
 )
 from dicomdask.pixels import stored_dtype
-from dicomdask.plan.split import CROSS_SECTIONAL, Stack
+from dicomdask.plan.stack import CROSS_SECTIONAL, Stack
 from dicomdask.policy import patient_identity
 from dicomdask.pseudonym import Key
 
@@ -54,7 +55,7 @@ def plan_volume(
     Parameters
     ----------
     stack
-        Instances on a grid of (t, z).
+        Frames on a grid of (t, z).
     settings, policy_digest, key
         What decides the output; all of it goes into the revision.
     duplicates
@@ -65,9 +66,10 @@ def plan_volume(
     InputError
         `bad-geometry` if spacing or orientation is damaged.
     """
-    first = stack.grid[0][0]
+    frame = stack.grid[0][0]
+    first = frame.instance
     axes = _leading_axes(stack)
-    shape = (*(extent for _, extent in axes), *first.shape)
+    shape = (*(extent for _, extent in axes), *frame.shape)
     dimensions = (*(name for name, _ in axes), "y", "x")
     kind = _kind(stack)
     dtype = stored_dtype(first)
@@ -109,18 +111,16 @@ def _leading_axes(stack: Stack) -> list[tuple[str, int]]:
 
 def _kind(stack: Stack) -> Kind:
     first = stack.grid[0][0]
-    if first.modality not in CROSS_SECTIONAL:
-        return "secondary" if "SECONDARY" in first.image_type[1:2] else "projection"
+    if first.instance.modality not in CROSS_SECTIONAL:
+        is_secondary = "SECONDARY" in first.facts.image_type[1:2]
+        return "secondary" if is_secondary else "projection"
     return "timeseries" if len(stack.grid) > 1 else "volume"
 
 
 def _revision(
     volume_id: str, stack: Stack, layout: str, policy_digest: str, key: Key
 ) -> str:
-    states = [
-        f"{i.sop_instance_uid} {i.size} {i.header_digest} {i.token}"
-        for i in stack.instances
-    ]
+    states = [_state(frame) for frame in stack.frames]
     grid = f"{len(stack.grid)}x{len(stack.grid[0])}"
     return key.digest(
         "revision",
@@ -134,6 +134,12 @@ def _revision(
     )
 
 
+def _state(frame: Frame) -> str:
+    one = frame.instance
+    state = f"{one.sop_instance_uid} {one.size} {one.header_digest} {one.token}"
+    return state if frame.is_only else f"{state} {frame.number}"
+
+
 def _padding(instance: Instance) -> tuple[int, ...]:
     """Return the padding value, or its range (PS3.3 C.7.5.1.1.2)."""
     value, limit = instance.pixel_padding_value, instance.pixel_padding_range_limit
@@ -144,19 +150,20 @@ def _padding(instance: Instance) -> tuple[int, ...]:
 
 def _frames(stack: Stack, key: Key) -> tuple[PlannedFrame, ...]:
     n_t, n_z = len(stack.grid), len(stack.grid[0])
+    keys = {one.url: source_key(one.url, key) for one in stack.instances}
     return tuple(
         PlannedFrame(
-            url=instance.url,
-            size=instance.size,
-            token=instance.token,
-            frame=0,
+            url=frame.instance.url,
+            size=frame.instance.size,
+            token=frame.instance.token,
+            frame=frame.number,
             index=(*((t,) if n_t > 1 else ()), *((z,) if n_z > 1 else ())),
-            position=instance.image_position_patient,
-            source_key=source_key(instance.url, key),
-            etag=instance.etag,
+            position=frame.facts.image_position_patient,
+            source_key=keys[frame.instance.url],
+            etag=frame.instance.etag,
         )
         for t, row in enumerate(stack.grid)
-        for z, instance in enumerate(row)
+        for z, frame in enumerate(row)
     )
 
 
@@ -177,8 +184,8 @@ def _place(stack: Stack) -> _Placement:
         return _Placement(
             spacing_mm=in_plane, warnings=() if in_plane else ("no-pixel-spacing",)
         )
-    cosines = slices[0].image_orientation_patient
-    positions = np.array([item.image_position_patient for item in slices])
+    cosines = slices[0].facts.image_orientation_patient
+    positions = np.array([one.facts.image_position_patient for one in slices])
     matrix = geometry.affine(positions, cosines, in_plane)
     is_off = geometry.parse_orientation(cosines)[2] > geometry.COSINE_WARN
     tilt = 0.0
@@ -198,10 +205,10 @@ def _place(stack: Stack) -> _Placement:
     )
 
 
-def _pixel_spacing(instance: Instance) -> tuple[float, ...]:
-    spacing = instance.pixel_spacing
-    if instance.modality not in CROSS_SECTIONAL:
-        spacing = spacing or instance.imager_pixel_spacing
+def _pixel_spacing(frame: Frame) -> tuple[float, ...]:
+    spacing = frame.facts.pixel_spacing
+    if frame.instance.modality not in CROSS_SECTIONAL:
+        spacing = spacing or frame.instance.imager_pixel_spacing
     if not spacing:
         return ()
     if len(spacing) != 2 or not all(np.isfinite(spacing)) or min(spacing) <= 0:

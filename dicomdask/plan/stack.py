@@ -1,0 +1,58 @@
+"""What splitting a series gives: stacks of frames, and refusals."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from dicomdask.frames import Frame
+from dicomdask.model import Instance
+
+CROSS_SECTIONAL: Final = frozenset({"CT", "MR", "PT", "NM"})
+"""Modalities whose frames are slices placed in space; others are projections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Frames on a grid of (t, z); `split` are the values that set it apart."""
+
+    grid: tuple[tuple[Frame, ...], ...]
+    split: tuple[str, ...]
+    axis_keyword: str | None = None
+    axis_values: tuple[str, ...] = ()
+    n_missing: int = 0
+    placed: bool = True
+    uniform: bool = True
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """All frames, t before z."""
+        return tuple(frame for row in self.grid for frame in row)
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The instances of all frames, each once, in the order of the frames."""
+        return instances_of(self.frames)
+
+    def warn(self, warning: str) -> "Stack":
+        """Return the stack with one more warning."""
+        return replace(self, warnings=(*self.warnings, warning))
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Instances whose frames do not make a stack, and why."""
+
+    instances: tuple[Instance, ...]
+    code: str
+    reason: str | None = None
+
+
+def refuse(frames: Iterable[Frame], code: str, reason: str | None = None) -> Refusal:
+    """Return the refusal of the instances of some frames."""
+    return Refusal(instances_of(frames), code, reason)
+
+
+def instances_of(frames: Iterable[Frame]) -> tuple[Instance, ...]:
+    """Return the instances of some frames, each once."""
+    return tuple({frame.instance.url: frame.instance for frame in frames}.values())
