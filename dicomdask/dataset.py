@@ -3,7 +3,7 @@
 No DICOM and no Dask: a training node needs numpy, pandas, pyarrow, fsspec and codecs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -11,15 +11,18 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import DTypeLike
 
-from dicomdask import arrays, commits, storage, tables
+from dicomdask import arrays, batch, commits, storage, tables
 from dicomdask.commits import Commit
 from dicomdask.errors import ReadError, StoreError
-from dicomdask.shards import ArrayMeta, ShardReader, parse_metadata
+from dicomdask.shards import ArrayMeta, Request, ShardReader, parse_metadata
 from dicomdask.values import to_modality
 
 Values = Literal["stored", "modality"]
 Selector = int | slice | None
+Array = np.ndarray[Any, np.dtype[Any]]
+Box = tuple[slice, ...]
 
 VALUES: Final = ("stored", "modality")
 
@@ -194,19 +197,129 @@ class Dataset:
         ReadError
             If a shard is missing, damaged or cut short: never zeros instead.
         """
-        if values not in VALUES:
-            raise ValueError(f"values is one of {', '.join(VALUES)}")
+        _check_values(values)
         volume = self._open(volume_id)
         wanted = {"t": t, "z": z, "c": c, "y": y, "x": x}
         box = _box(volume, wanted)
-        array = self._read_box(volume, box)
-        if values == "modality":
-            scale = volume.scale or self._scale_by_frame(volume, box)
-            array = to_modality(array, *scale)
+        array = self._converted(self._read_box(volume, box), volume, box, values)
         dropped = [_is_index(wanted[axis]) for axis in volume.dimensions]
         if not any(dropped):
             return array
         return array[tuple(0 if drop else slice(None) for drop in dropped)]
+
+    def read_many(
+        self,
+        requests: Sequence[tuple[str, Box]],
+        *,
+        values: Values = "stored",
+        fill: float | None = None,
+        out: Array | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> Array:
+        """Read boxes of one shape out of several volumes, into one array.
+
+        A chunk that several boxes need is fetched and decoded once.
+
+        Parameters
+        ----------
+        requests
+            A volume_id and a box each: one slice of step 1 an axis, in the order of the
+            volume's `dimensions`. A start below 0 lies before the array; None is its
+            edge.
+        values
+            As in `read`.
+        fill
+            Given, boxes may reach over the edges of their volumes, and what lies
+            outside is this value.
+        out
+            Filled and returned instead of a new array; shape (n, *box shape). Its dtype
+            is that of the result.
+        dtype
+            The dtype of the result, which must hold all values (floats may round them);
+            by default that of the volumes.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (n, *box shape), in the order of the requests.
+
+        Raises
+        ------
+        KeyError
+            If there is no such volume.
+        ValueError
+            If a box reaches over an edge without `fill`, or does not fit its volume.
+        BatchError
+            If shapes or dtypes of the boxes differ, or the dtype cannot hold them.
+        ReadError
+            If a shard is missing, damaged or cut short: never zeros instead.
+        """
+        _check_values(values)
+        volumes = [self._open(volume_id) for volume_id, _ in requests]
+        items = [
+            batch.item_of(
+                volume.volume_id,
+                volume.dimensions,
+                volume.shape,
+                box,
+                may_reach_over=fill is not None,
+            )
+            for volume, (_, box) in zip(volumes, requests, strict=True)
+        ]
+        shape = len(items), *batch.common_shape(items)
+        dtypes = [self._dtype(volume, values) for volume in volumes]
+        wanted = dtype if out is None else out.dtype
+        common = batch.common_dtype(items, dtypes, wanted)
+        if fill is not None:
+            fill = batch.checked_fill(fill, common)
+        found = np.empty(shape, common) if out is None else out
+        if found.shape != shape:
+            raise ValueError(f"out has the shape {found.shape}; the batch has {shape}")
+        self._fill(found, items, volumes, values, fill)
+        return found
+
+    def _fill(
+        self,
+        out: Array,
+        items: Sequence[batch.Item],
+        volumes: Sequence[_Opened],
+        values: Values,
+        fill: float | None,
+    ) -> None:
+        """Read the items of a batch into their places; what is outside is `fill`."""
+        stored, targets = [], []
+        for place, item, volume in zip(out, items, volumes, strict=True):
+            if not item.is_whole:
+                place.fill(fill)
+            target = place[item.target]
+            targets.append(target)
+            if values != "stored":
+                target = np.empty(target.shape, self._dtype(volume, "stored"))
+            stored.append(target)
+        boxes = [item.inside for item in items]
+        self._read_boxes(volumes, boxes, stored)
+        if values != "stored":
+            for target, array, volume, box in zip(
+                targets, stored, volumes, boxes, strict=True
+            ):
+                target[...] = self._converted(array, volume, box, values)
+
+    def _dtype(self, volume: _Opened, values: Values) -> np.dtype[Any]:
+        if values == "modality":
+            return np.dtype(np.float64)
+        if volume.meta is not None:
+            return volume.meta.dtype.newbyteorder("=")
+        dtype: np.dtype[Any] = self._plain(volume).dtype
+        return dtype
+
+    def _converted(
+        self, stored: Array, volume: _Opened, box: Box, values: Values
+    ) -> Array:
+        """Return the stored values of a box as the values that are wanted."""
+        if values == "modality":
+            scale = volume.scale or self._scale_by_frame(volume, box)
+            return to_modality(stored, *scale)
+        return stored
 
     def _open(self, volume_id: str) -> _Opened:
         volume = self._opened.get(volume_id)
@@ -214,13 +327,26 @@ class Dataset:
             volume = self._opened[volume_id] = _Opened.of(self.row(volume_id))
         return volume
 
-    def _read_box(
-        self, volume: _Opened, box: tuple[slice, ...]
-    ) -> np.ndarray[Any, np.dtype[Any]]:
+    def _read_box(self, volume: _Opened, box: Box) -> Array:
         if volume.meta is not None:
             return self._reader.read(volume.path, volume.meta, box)
-        plain = arrays.array_from_metadata(volume.zarr_json, self.store, volume.path)
-        return np.asarray(plain[box])
+        return np.asarray(self._plain(volume)[box])
+
+    def _read_boxes(
+        self, volumes: Sequence[_Opened], boxes: Sequence[Box], outs: Sequence[Array]
+    ) -> None:
+        requests = []
+        for volume, box, out in zip(volumes, boxes, outs, strict=True):
+            if volume.meta is not None:
+                requests.append(Request(volume.path, volume.meta, box, out))
+            else:
+                out[...] = self._plain(volume)[box]
+        if requests:
+            self._reader.read_many(requests)
+
+    def _plain(self, volume: _Opened) -> Any:
+        """Return zarr-python's array, for what our reader does not know."""
+        return arrays.array_from_metadata(volume.zarr_json, self.store, volume.path)
 
     def _scale_by_frame(
         self, volume: _Opened, box: tuple[slice, ...]
@@ -243,6 +369,11 @@ class Dataset:
             for name in ("slope", "intercept")
         )
         return slope, intercept
+
+
+def _check_values(values: str) -> None:
+    if values not in VALUES:
+        raise ValueError(f"values is one of {', '.join(VALUES)}")
 
 
 def _is_index(selector: Selector) -> bool:

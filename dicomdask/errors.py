@@ -124,6 +124,10 @@ class ReadError(DicomDaskError, OSError):
     """An array of the dataset cannot be read: missing, damaged or cut short."""
 
 
+class BatchError(DicomDaskError, ValueError):
+    """Boxes cannot become one array: their shapes or dtypes differ."""
+
+
 class InputError(DicomDaskError, ValueError):
     """One input cannot be stored; it becomes an outcome with this code.
 

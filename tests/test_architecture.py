@@ -12,6 +12,7 @@ FLOORS = {
     1: {"errors", "limits", "model", "pseudonym", "standard"},
     2: {
         "address",
+        "batch",
         "burnedin",
         "frames",
         "geometry",
@@ -55,7 +56,7 @@ HOLD_IDENTIFIED = {"header", "deid", "pixels", "burnedin", "labels", "tasks", "c
 USE_DICTIONARIES = {"policy", "rows", "standard"}
 """Rooms that look up tags in pydicom's dictionary and see no dataset."""
 
-READ_SIDE = {"arrays", "commits", "dataset", "shards", "storage"}
+READ_SIDE = {"arrays", "batch", "commits", "dataset", "shards", "storage"}
 
 
 @cache

@@ -16,7 +16,7 @@ from dicomdask.shards.metadata import (
     parse_metadata,
     shard_key,
 )
-from dicomdask.shards.reader import ShardReader
+from dicomdask.shards.reader import Request, ShardReader
 
 __all__ = [
     "ABSENT",
@@ -25,6 +25,7 @@ __all__ = [
     "KEY_ENCODING",
     "LITTLE",
     "ArrayMeta",
+    "Request",
     "ShardReader",
     "codec_chain",
     "encode_shard",

@@ -1,5 +1,6 @@
 """Boxes cut at the borders of chunks and shards; runs of chunks that lie together."""
 
+from collections.abc import Iterable
 from itertools import product
 from typing import Final
 
@@ -10,7 +11,7 @@ from dicomdask.shards.metadata import REPAIR, ArrayMeta, Box, Shape
 
 Piece = tuple[int, Box, Box]  # number in the shard, target in the output, inside
 _Span = tuple[int, int, slice, slice]  # the same along one axis, shard's place first
-Located = tuple[int, int, Piece]  # start and stop in the shard, checksum included
+Located = tuple[int, int, int]  # start, stop (checksum included), number in the shard
 
 RUN_BYTES: Final = 16 << 20
 """Bounds a range of several chunks, and so the memory that a read needs."""
@@ -43,14 +44,14 @@ def split(meta: ArrayMeta, box: Box) -> dict[Shape, list[Piece]]:
     return shards
 
 
-def locate(pieces: list[Piece], index: Index, shard: str) -> list[Located]:
-    """Look pieces up in the index; return them in the order in which they lie."""
+def locate(numbers: Iterable[int], index: Index, shard: str) -> list[Located]:
+    """Look chunks up in the index; return them in the order in which they lie."""
     located = []
-    for piece in pieces:
-        start, size = index.entries[2 * piece[0] : 2 * piece[0] + 2]
+    for number in numbers:
+        start, size = index.entries[2 * number : 2 * number + 2]
         if start == ABSENT:
-            raise ReadError(f"shard {shard} lacks chunk {piece[0]}; {REPAIR}")
-        located.append((start, start + size, piece))
+            raise ReadError(f"shard {shard} lacks chunk {number}; {REPAIR}")
+        located.append((start, start + size, number))
     return sorted(located)
 
 

@@ -120,10 +120,13 @@ def decode(payload: Array, meta: ArrayMeta) -> Array:
     return np.frombuffer(data, meta.dtype).reshape(meta.chunks)
 
 
-def place(payload: Array, meta: ArrayMeta, target: Array, inside: Box) -> None:
-    """Decode a chunk into its place: at once where that is whole."""
-    is_whole = target.shape == meta.chunks and target.flags.c_contiguous
-    if is_whole and meta.compressed:
-        blosc.decompress(payload, target)
-    else:
-        target[...] = decode(payload, meta)[inside]
+def place(payload: Array, meta: ArrayMeta, places: list[tuple[Array, Box]]) -> None:
+    """Decode a chunk into its places: at once where there is one, and whole."""
+    first = places[0][0]
+    is_whole = first.shape == meta.chunks and first.flags.c_contiguous
+    if is_whole and meta.compressed and len(places) == 1 and first.dtype == meta.dtype:
+        blosc.decompress(payload, first)
+        return
+    chunk = decode(payload, meta)
+    for target, inside in places:
+        target[...] = chunk[inside]

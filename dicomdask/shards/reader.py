@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dicomdask.errors import ReadError
-from dicomdask.shards.boxes import Located, Piece, is_aligned, join_runs, locate, split
+from dicomdask.shards.boxes import Located, is_aligned, join_runs, locate, split
 from dicomdask.shards.codec import (
     CRC_BYTES,
     ENTRY_BYTES,
@@ -20,10 +20,35 @@ from dicomdask.shards.codec import (
 from dicomdask.shards.index import Index, Recent
 from dicomdask.shards.metadata import REPAIR, Array, ArrayMeta, Box, shard_key
 
-_Part = tuple[Array, Box, Box]  # encoded bytes, target, inside
+Places = dict[int, list[tuple[Array, Box]]]  # of a chunk: targets, and what goes there
+Wanted = dict[str, tuple[ArrayMeta, Places]]  # by shard
+
+
+class Request(NamedTuple):
+    """A box of an array, and where it goes.
+
+    Attributes
+    ----------
+    path
+        The array's path, as storage knows it: shards lie at `path/c/…`.
+    meta
+        The array's parsed metadata.
+    box
+        One slice an axis, in elements, with start and stop within the array.
+    out
+        Of the box's shape. Of another dtype than the array's, values are cast.
+    """
+
+    path: str
+    meta: ArrayMeta
+    box: Box
+    out: Array
+
+
 GetRange = Callable[[str, int, int], Any]
 GetRanges = Callable[[str, Sequence[tuple[int, int]]], Sequence[Any]]
 GetTail = Callable[[str, int], Any]
+_Part = tuple[Array, ArrayMeta, list[tuple[Array, Box]]]  # encoded bytes first
 
 
 class ShardReader:
@@ -85,37 +110,51 @@ class ShardReader:
             If a shard is missing, damaged or cut short, or lacks a chunk.
         """
         shape = tuple([piece.stop - piece.start for piece in box])
-        parts = self._parts(path, meta, box)
         if not meta.compressed and shape == meta.chunks and is_aligned(box, shape):
+            [(corner, [(number, _, _)])] = split(meta, box).items()
+            places: Places = {number: []}
+            parts = self._parts({f"{path}/{shard_key(corner)}": (meta, places)})
             [(payload, _, _)] = parts
             return np.require(decode(payload, meta), requirements=["A", "W"])
         out = np.empty(shape, meta.dtype)
-        for payload, target, inside in parts if out.size else ():
-            place(payload, meta, out[target], inside)
+        self.read_many([Request(path, meta, box, out)])
         return out
 
-    def _parts(self, path: str, meta: ArrayMeta, box: Box) -> Iterator[_Part]:
-        for corner, pieces in split(meta, box).items():
-            shard = f"{path}/{shard_key(corner)}"
+    def read_many(self, requests: Iterable[Request]) -> None:
+        """Read boxes of several arrays, each into its own place.
+
+        A chunk that several of them need is fetched and decoded once.
+
+        Raises
+        ------
+        ReadError
+            If a shard is missing, damaged or cut short, or lacks a chunk. What was read
+            before is in place.
+        """
+        for payload, meta, places in self._parts(_wanted(requests)):
+            place(payload, meta, places)
+
+    def _parts(self, wanted: Wanted) -> Iterator[_Part]:
+        for shard, (meta, places) in wanted.items():
             try:
-                yield from self._shard_parts(shard, meta, pieces)
+                yield from self._shard_parts(shard, meta, places)
             except FileNotFoundError as error:
                 raise ReadError(f"shard {shard} is missing; {REPAIR}") from error
 
     def _shard_parts(
-        self, shard: str, meta: ArrayMeta, pieces: list[Piece]
+        self, shard: str, meta: ArrayMeta, places: Places
     ) -> Iterator[_Part]:
         index = self._index(shard, prod(meta.grid))
-        runs = join_runs(locate(pieces, index, shard), self._max_gap)
+        runs = join_runs(locate(places, index, shard), self._max_gap)
         for run, data in zip(runs, self._fetch(shard, runs), strict=True):
             first, end = run[0][0], run[-1][1]
             buffer = _received(data, end - first, shard)
-            for start, stop, (number, target, inside) in run:
+            for start, stop, number in run:
                 chunk = buffer[start - first : stop - first]
                 if not index.checked[number]:
                     check_chunk(chunk, meta, f"chunk {number} of shard {shard}")
                     index.checked[number] = 1
-                yield chunk[:-CRC_BYTES], target, inside
+                yield chunk[:-CRC_BYTES], meta, places[number]
 
     def _index(self, shard: str, n_chunks: int) -> Index:
         index = self._indexes.get(shard)
@@ -135,6 +174,18 @@ class ShardReader:
         if self._get_ranges is not None and len(ranges) > 1:
             return self._get_ranges(shard, ranges)
         return (self._get_range(shard, start, stop) for start, stop in ranges)
+
+
+def _wanted(requests: Iterable[Request]) -> Wanted:
+    """Group what is wanted by shard and chunk."""
+    wanted: Wanted = {}
+    for path, meta, box, out in requests:
+        for corner, pieces in split(meta, box).items() if out.size else ():
+            shard = f"{path}/{shard_key(corner)}"
+            _, places = wanted.setdefault(shard, (meta, {}))
+            for number, target, inside in pieces:
+                places.setdefault(number, []).append((out[target], inside))
+    return wanted
 
 
 def _received(data: Any, size: int, shard: str) -> Array:
