@@ -11,12 +11,9 @@ import re
 import struct
 import zlib
 from contextlib import suppress
-from math import isfinite, nan
 from typing import Any, BinaryIO, Final
 
 import pydicom
-from pydicom.charset import convert_encodings, decode_bytes
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.errors import InvalidDicomError
 
 from dicomdask.errors import InputError
@@ -24,9 +21,7 @@ from dicomdask.header.elements import (
     BIG_ENDIAN,
     EXPLICIT,
     IMPLICIT,
-    ITEM,
     UNDEFINED,
-    Element,
     Prefix,
     Syntax,
     guess_syntax,
@@ -34,8 +29,9 @@ from dicomdask.header.elements import (
     is_implicit,
     walk_elements,
 )
-from dicomdask.limits import MAX_HEADER_BYTES, MAX_VALUE_BYTES
-from dicomdask.model import Instance, SourceFile, column_name
+from dicomdask.header.values import CHARACTER_SET, TAGS, UIDS, WHOLE_TEXT, Header
+from dicomdask.limits import MAX_HEADER_BYTES
+from dicomdask.model import Instance, SourceFile
 
 MAX_INFLATED_BYTES: Final = 1 << 30
 """A deflated data set that inflates to more is refused."""
@@ -46,7 +42,7 @@ _PIXELS: Final = {
     0x7FE00010: "PixelData",
 }
 _META_CLASS, _META_SYNTAX = 0x00020002, 0x00020010
-_CHARACTER_SET, _DIRECTORY = 0x00080005, 0x00041220
+_DIRECTORY = 0x00041220
 _MODALITY_LUT, _SPECTRUM = 0x00283000, 0x56000020
 _DICOMDIR_CLASS: Final = "1.2.840.10008.1.3.10"
 # PS3.5 sections A.5, A.7 and A.11: the data set itself is deflated.
@@ -55,10 +51,13 @@ _DEFLATED: Final = {
     "1.2.840.10008.1.2.4.95",
     "1.2.840.10008.1.2.4.205",
 }
-_BINARY: Final = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
+_WANTED: Final = frozenset(
+    (
+        *(*TAGS.values(), _META_CLASS, _META_SYNTAX, CHARACTER_SET),
+        *(_DIRECTORY, _MODALITY_LUT, _SPECTRUM),
+    )
+)
 _UID: Final = re.compile(r"[0-2](\.\d+)+")
-# Not 1,234: that may as well be a thousand.
-_DECIMAL_COMMA: Final = re.compile(r"[+-]?(0?,\d+|\d+,(\d{1,2}|\d{4,}))")
 _ARCHIVES: Final = (
     *(b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"BZh"),
     *(b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"Rar!\x1a\x07"),
@@ -68,161 +67,6 @@ _HOSTILE: Final = (
     *(OSError, RuntimeError, TypeError, ValueError, struct.error, zlib.error),
     InvalidDicomError,
 )
-
-_UIDS: Final = (
-    *("study_instance_uid", "series_instance_uid"),
-    *("sop_instance_uid", "sop_class_uid"),
-)
-_TEXT: Final = (
-    *("modality", "conversion_type", "burned_in_annotation", "frame_of_reference_uid"),
-    *("photometric_interpretation", "acquisition_time", "content_time", "stack_id"),
-    *("rescale_type", "units"),
-)
-_WHOLE_TEXT: Final = ("patient_id", "issuer_of_patient_id")
-_TEXTS: Final = ("image_type", "convolution_kernel")
-_INTEGER: Final = (
-    *("instance_number", "acquisition_number", "images_in_acquisition", "rows"),
-    *("columns", "samples_per_pixel", "bits_allocated", "bits_stored", "high_bit"),
-    *("pixel_representation", "echo_numbers", "temporal_position_identifier"),
-)
-_PADDING: Final = ("pixel_padding_value", "pixel_padding_range_limit")
-_NUMBER: Final = (
-    *("slice_thickness", "spacing_between_slices", "gantry_detector_tilt"),
-    *("echo_time", "repetition_time", "inversion_time", "flip_angle", "trigger_time"),
-    *("diffusion_b_value", "rescale_slope", "rescale_intercept"),
-)
-_NUMBERS: Final = (
-    *("pixel_spacing", "imager_pixel_spacing", "image_position_patient"),
-    *("image_orientation_patient", "diffusion_gradient_orientation"),
-)
-
-
-def _tag(field: str) -> int:
-    """Return the tag of a field, which is its keyword in snake case."""
-    tag = tag_for_keyword(column_name(field))
-    if tag is None:
-        raise KeyError(f"{field} is no keyword of PS3.6")
-    return tag
-
-
-_FIELDS: Final = (
-    *(*_UIDS, *_TEXT, *_WHOLE_TEXT, *_TEXTS, *_INTEGER, *_PADDING, *_NUMBER),
-    *(*_NUMBERS, "number_of_frames"),
-)
-_TAGS: Final = {field: _tag(field) for field in _FIELDS}
-_VRS: Final = {field: dictionary_VR(tag)[:2] for field, tag in _TAGS.items()}
-_WANTED: Final = frozenset(
-    (
-        *(*_TAGS.values(), _META_CLASS, _META_SYNTAX, _CHARACTER_SET),
-        *(_DIRECTORY, _MODALITY_LUT, _SPECTRUM),
-    )
-)
-
-
-class _Header:
-    """The wanted elements of a header, and their values: none of them is long."""
-
-    def __init__(self, prefix: Prefix) -> None:
-        self.elements: dict[int, Element] = {}
-        self.endian = "<"
-        self.prefix = prefix
-
-    def raw(self, tag: int) -> bytes | None:
-        """Return the bytes of a value; `None` where it is absent."""
-        element = self.elements.get(tag)
-        if element is None or element.length == UNDEFINED:
-            return None
-        if element.length > MAX_VALUE_BYTES:
-            raise InputError("bad-header")
-        return bytes(self.prefix.data[element.start : element.start + element.length])
-
-    def whole_text(self, tag: int) -> str | None:
-        """Return a text, with all its values; `None` where it is empty."""
-        return self._decode(self.raw(tag) or b"").strip(" \0") or None
-
-    def texts(self, tag: int) -> tuple[str, ...]:
-        """Return the values of a text."""
-        text = self.whole_text(tag)
-        return tuple(part.strip(" \0") for part in text.split("\\")) if text else ()
-
-    def text(self, tag: int) -> str | None:
-        """Return the first value of a text; `None` where it is empty."""
-        text = self.whole_text(tag)
-        return (text.partition("\\")[0].strip(" \0") or None) if text else None
-
-    def numbers(self, field: str) -> tuple[float, ...]:
-        """Return the values of a number; those that cannot be read are NaN."""
-        tag = _TAGS[field]
-        raw = self.raw(tag)
-        if raw is None:
-            return ()
-        vr = (self.elements[tag].vr or b"UN").decode("latin-1")
-        code = _BINARY.get(_VRS[field] if vr in {"UN", "OB", "OW"} else vr)
-        if code is None:
-            return tuple(_number(part) for part in self.texts(tag))
-        n = len(raw) // struct.calcsize(code)
-        return struct.unpack_from(f"{self.endian}{n}{code}", raw)
-
-    def number(self, field: str) -> float | None:
-        """Return the first value of a number; `None` where it is empty."""
-        numbers = self.numbers(field)
-        return float(numbers[0]) if numbers else None
-
-    def integer(self, field: str) -> int | None:
-        """Return a whole number of up to 32 bits; `None` where there is none."""
-        numbers = self.numbers(field)
-        if not numbers or not isfinite(numbers[0]) or numbers[0] % 1:
-            return None
-        return int(numbers[0]) if -(2**31) <= numbers[0] < 2**32 else None
-
-    def padding(self, field: str) -> int | None:
-        """Return a pixel value in the sign that the pixels have.
-
-        PS3.3 section C.7.5.1.1.2. Writers in explicit VR confuse US and SS.
-        """
-        value = self.integer(field)
-        if value is None or not -(2**15) <= value < 2**16:
-            return value
-        signed = self.integer("pixel_representation") == 1
-        return (value + 2**15) % 2**16 - 2**15 if signed else value % 2**16
-
-    def n_frames(self) -> int:
-        """Return the number of frames; 1 where the header does not say."""
-        n = self.integer("number_of_frames")
-        if n is None and self.numbers("number_of_frames"):
-            raise InputError("bad-header")
-        return n or 1
-
-    def has_items(self, tag: int) -> bool:
-        """Tell whether a sequence has an item."""
-        element = self.elements.get(tag)
-        if element is None or element.length < 8:
-            return False
-        code = f"{self.endian}HH"
-        return struct.unpack_from(code, self.prefix.data, element.start) == (
-            ITEM >> 16,
-            ITEM & 0xFFFF,
-        )
-
-    def values(self) -> dict[str, Any]:
-        """Return the fields of an `Instance` that are attributes."""
-        values: dict[str, Any] = {f: self.text(_TAGS[f]) for f in (*_UIDS, *_TEXT)}
-        values |= {f: self.whole_text(_TAGS[f]) for f in _WHOLE_TEXT}
-        values |= {f: self.texts(_TAGS[f]) for f in _TEXTS}
-        values |= {f: self.integer(f) for f in _INTEGER}
-        values |= {f: self.padding(f) for f in _PADDING}
-        values |= {f: self.number(f) for f in _NUMBER}
-        return values | {f: tuple(map(float, self.numbers(f))) for f in _NUMBERS}
-
-    def _decode(self, raw: bytes) -> str:
-        if raw.isascii() and b"\x1b" not in raw:
-            return raw.decode("ascii")
-        terms = (self.raw(_CHARACTER_SET) or b"").decode("latin-1").strip(" \0")
-        try:
-            encodings = convert_encodings(terms.split("\\"))
-            return decode_bytes(raw, encodings, {0x5C})
-        except (LookupError, ValueError, Warning):
-            return raw.decode("latin-1")
 
 
 def read_instance(
@@ -252,12 +96,12 @@ def read_instance(
         ``too-large``, ``dicomdir``, ``no-pixels`` or ``missing-uid``.
     """
     file.seek(0)
-    header = _Header(Prefix(file, limit))
+    header = Header(Prefix(file, limit))
     start = _dataset_start(header.prefix)
     syntax, keyword, stop = _try_parse(header, start)
     values = header.values()
     _refuse_without_pixels(header, values, keyword)
-    if not all(values[field] for field in _UIDS):
+    if not all(values[field] for field in UIDS):
         raise InputError("missing-uid")
     return Instance(
         url=source.url,
@@ -290,12 +134,12 @@ def read_patient(file: BinaryIO) -> tuple[str | None, str | None, str]:
         If it cannot be DICOM.
     """
     file.seek(0)
-    header = _Header(Prefix(file))
+    header = Header(Prefix(file))
     start = _dataset_start(header.prefix)
     with suppress(InputError, ValueError, struct.error, zlib.error):
         _parse(header, start)
-    number, issuer = (header.whole_text(_TAGS[field]) for field in _WHOLE_TEXT)
-    return number, issuer, header.text(_TAGS["study_instance_uid"]) or ""
+    number, issuer = (header.whole_text(TAGS[field]) for field in WHOLE_TEXT)
+    return number, issuer, header.text(TAGS["study_instance_uid"]) or ""
 
 
 def read_dataset(
@@ -339,7 +183,7 @@ def read_dataset(
 def _refuse_bomb(data: bytes, limit: int) -> None:
     """Refuse a data set that inflates to more than `limit` bytes."""
     file = io.BytesIO(data)
-    header = _Header(Prefix(file))
+    header = Header(Prefix(file))
     start = _walk_meta(header, _dataset_start(header.prefix))
     if header.text(_META_SYNTAX) in _DEFLATED:
         n = 0
@@ -387,7 +231,7 @@ def _starts_plausibly(data: bytearray) -> bool:
     return bool(little == 8 and struct.unpack_from("<I", data, 4)[0] < 1 << 16)
 
 
-def _try_parse(header: _Header, start: int) -> tuple[str, str | None, int]:
+def _try_parse(header: Header, start: int) -> tuple[str, str | None, int]:
     """Parse; refuse what is damaged, and what has no preamble and no SOP class."""
     failure = None
     try:
@@ -396,7 +240,7 @@ def _try_parse(header: _Header, start: int) -> tuple[str, str | None, int]:
         failure = error
     except (ValueError, struct.error, zlib.error):
         failure = InputError("bad-header")
-    uid = header.text(_TAGS["sop_class_uid"])
+    uid = header.text(TAGS["sop_class_uid"])
     if start == 0 and (uid is None or not _UID.fullmatch(uid)):
         raise InputError("not-dicom")
     if failure is not None:
@@ -405,7 +249,7 @@ def _try_parse(header: _Header, start: int) -> tuple[str, str | None, int]:
 
 
 def _refuse_without_pixels(
-    header: _Header, values: dict[str, Any], keyword: str | None
+    header: Header, values: dict[str, Any], keyword: str | None
 ) -> None:
     """Refuse a DICOMDIR, and an object that is no image."""
     meta_class = header.text(_META_CLASS)
@@ -421,7 +265,7 @@ def _refuse_without_pixels(
     raise InputError("missing-pixels" if "Image Storage" in name else "no-pixels")
 
 
-def _parse(header: _Header, start: int) -> tuple[str, str | None, int]:
+def _parse(header: Header, start: int) -> tuple[str, str | None, int]:
     """Read the elements; return transfer syntax, pixel keyword and where it stopped."""
     prefix = header.prefix
     start = _walk_meta(header, start)
@@ -440,7 +284,7 @@ def _parse(header: _Header, start: int) -> tuple[str, str | None, int]:
     return uid, None, len(prefix.data)
 
 
-def _walk_meta(header: _Header, start: int) -> int:
+def _walk_meta(header: Header, start: int) -> int:
     """Read group 0002 (PS3.10 section 7.1); return where the data set starts."""
     position = start
     for element in walk_elements(header.prefix, start, Syntax("<", implicit=False)):
@@ -450,16 +294,6 @@ def _walk_meta(header: _Header, start: int) -> int:
         header.prefix.need(position)
         header.elements[element.tag] = element
     return position
-
-
-def _number(text: str) -> float:
-    """Read a number, also one with a decimal comma; NaN where that fails."""
-    if _DECIMAL_COMMA.fullmatch(text):
-        text = text.replace(",", ".")
-    try:
-        return float(text)
-    except ValueError:
-        return nan
 
 
 def _digest(data: bytearray, stop: int) -> str:
