@@ -1,11 +1,15 @@
 """How an array is cut into chunks and shards. Pure arithmetic over shapes."""
 
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
 from math import prod
 from typing import Any, Final
 
 import numpy as np
 
-from dicomdask.model import Kind, Layout, Profile
+from dicomdask.errors import OptionError
+from dicomdask.model import Codec, Kind, Layout, Profile
 
 SHARD_BYTES: Final = 256 << 20
 """A shard holds at most so many raw bytes, but never less than one frame of chunks."""
@@ -19,6 +23,17 @@ SHARD_FRAMES: Final = 2048
 DEEP_TILES: Final = {"balanced": (16, 128, 128), "patch": (32, 64, 64)}
 FLAT_TILES: Final = {"balanced": (512, 512), "patch": (256, 256)}
 
+CHUNK_COST: Final = 32 << 10
+"""One more chunk costs a reader as much as so many bytes that it decodes."""
+
+PATCH_PARTS: Final = 8
+"""A patch is cut into at most so many chunks along an axis."""
+
+PATCH_CHUNK_BYTES: Final = 4 << 20
+"""Chunks for patches hold at most so much, where that many parts allow it."""
+
+MOST_PATCH: Final = 4096
+
 
 def choose_layout(
     kind: Kind,
@@ -26,9 +41,10 @@ def choose_layout(
     dtype: np.dtype[Any] | str,
     profile: Profile = "balanced",
     *,
-    codec: str = "lz4",
+    codec: Codec = "lz4",
+    patch_size: tuple[int, ...] | None = None,
 ) -> Layout:
-    """Choose how an array is cut; provisional until the benchmark decides.
+    """Choose how an array is cut.
 
     Parameters
     ----------
@@ -42,7 +58,10 @@ def choose_layout(
         `slice` makes a frame one chunk, `patch` chunks are small cubes, and `balanced`
         ones lie between.
     codec
-        One of `shards.CODECS`.
+        How chunks are compressed.
+    patch_size
+        Slices, rows and columns of the patches that will be read; it decides instead of
+        the profile.
 
     Returns
     -------
@@ -51,22 +70,33 @@ def choose_layout(
         for the array unless its raw bytes exceed `SHARD_BYTES`, or its frames
         `SHARD_FRAMES`.
     """
-    chunks = _chunks(kind, shape, profile)
-    shards = _shards(shape, chunks, np.dtype(dtype).itemsize)
-    return Layout(chunks=chunks, shards=shards, codec=codec)
+    itemsize = np.dtype(dtype).itemsize
+    chunks = _chunks(kind, shape, profile, itemsize, patch_size)
+    return Layout(chunks, shards=_shards(shape, chunks, itemsize), codec=codec)
 
 
-def _chunks(kind: Kind, shape: tuple[int, ...], profile: Profile) -> tuple[int, ...]:
+def _chunks(
+    kind: Kind,
+    shape: tuple[int, ...],
+    profile: Profile,
+    itemsize: int,
+    patch_size: tuple[int, ...] | None,
+) -> tuple[int, ...]:
     # Only colour images have samples before rows and columns, and they have three.
     coloured = (
         kind not in ("volume", "timeseries") and len(shape) > 2 and shape[-3] == 3
     )
     leading, frame = shape[: -3 if coloured else -2], shape[-3 if coloured else -2 :]
-    tile = frame
-    if profile != "slice":
-        tiles = DEEP_TILES if leading else FLAT_TILES
-        depth, plane = tiles[profile][:-2], tiles[profile][-2:]
-        tile = (*depth, *frame[:-2], *plane)
+    samples = frame[:-2]
+    depth, plane = leading[-1:], frame[-2:]
+    tile: tuple[int, ...] = frame
+    if patch_size is not None:
+        extents, wanted = (*depth, *plane), patch_size[-len(depth) - 2 :]
+        cut = patch_chunks(extents, wanted, itemsize * prod(samples))
+        tile = (*cut[:-2], *samples, *cut[-2:])
+    elif profile != "slice":
+        chosen = (DEEP_TILES if leading else FLAT_TILES)[profile]
+        tile = (*chosen[:-2], *samples, *chosen[-2:])
     whole = (*(1,) * (len(shape) - len(tile)), *tile)
     return tuple(min(n, size) for n, size in zip(shape, whole, strict=True))
 
@@ -85,3 +115,94 @@ def _shards(
         n_shards = -(-counts[axis] // max(1, fitting))
         counts[axis] = -(-counts[axis] // n_shards)  # shards of about the same size
     return tuple(n * c for n, c in zip(counts, chunks, strict=True))
+
+
+# --- chunks for patches of one size -------------------------------------------
+
+
+def parse_patch_size(size: str | int | Sequence[int]) -> tuple[int, int, int]:
+    """Return slices, rows and columns of a patch; one number stands for all three.
+
+    Raises
+    ------
+    OptionError
+        If these are not one or three numbers from 1 to `MOST_PATCH`.
+
+    Examples
+    --------
+    >>> parse_patch_size("64"), parse_patch_size((32, 96, 96))
+    ((64, 64, 64), (32, 96, 96))
+    """
+    parts = size.split(",") if isinstance(size, str) else np.atleast_1d(size).tolist()
+    words = [str(part).strip() for part in parts]
+    numbers = [int(word) if word.isdecimal() else 0 for word in words]
+    if len(numbers) not in (1, 3) or not all(1 <= n <= MOST_PATCH for n in numbers):
+        raise OptionError(
+            "--patch-size is one number, or slices, rows and columns, each from 1 to "
+            f"{MOST_PATCH}: 64 or 32,96,96"
+        )
+    depth, rows, columns = numbers * (3 // len(numbers))
+    return depth, rows, columns
+
+
+@lru_cache(maxsize=4096)
+def patch_chunks(
+    extents: tuple[int, ...], patch: tuple[int, ...], itemsize: int
+) -> tuple[int, ...]:
+    """Return the chunks that serve patches of one size at the least cost.
+
+    Along each axis a patch, or the array where that is smaller, is cut into 1 to
+    `PATCH_PARTS` equal parts; of all combinations within `PATCH_CHUNK_BYTES` the one of
+    the least `patch_cost` is taken, of equal ones that of the largest chunks.
+
+    >>> patch_chunks((300, 512, 512), (64, 64, 64), 2)
+    (32, 32, 32)
+    """
+    axes = [
+        sorted({-(-min(extent, size) // n) for n in range(1, PATCH_PARTS + 1)})
+        for extent, size in zip(extents, patch, strict=True)
+    ]
+    cuts = list(product(*axes))
+    least = min(map(prod, cuts))
+    most = max(PATCH_CHUNK_BYTES // itemsize, least)
+    return min(
+        (chunks for chunks in cuts if prod(chunks) <= most),
+        key=lambda chunks: (
+            patch_cost(extents, patch, chunks, itemsize),
+            -prod(chunks),
+        ),
+    )
+
+
+def patch_cost(
+    extents: tuple[int, ...],
+    patch: tuple[int, ...],
+    chunks: tuple[int, ...],
+    itemsize: int,
+) -> float:
+    """Return what it costs to read a patch, in bytes decoded.
+
+    It is the number of chunks that a patch touches times the bytes of a chunk and
+    `CHUNK_COST`: the mean over patches at all places, plus the mean over those of a
+    grid that starts at 0.
+    """
+    axes = list(zip(extents, patch, chunks, strict=True))
+    anywhere = prod(chunks_touched(*axis, step=1) for axis in axes)
+    aligned = prod(chunks_touched(*axis, step=axis[1]) for axis in axes)
+    return (anywhere + aligned) * (CHUNK_COST + prod(chunks) * itemsize)
+
+
+@lru_cache(maxsize=4096)
+def chunks_touched(extent: int, patch: int, chunk: int, *, step: int) -> float:
+    """Return how many chunks along an axis a patch touches on average.
+
+    Patches begin at every `step`, as long as they lie within the axis; where none
+    does, one begins at 0 and is as long as the axis.
+
+    >>> chunks_touched(512, 64, 32, step=1), chunks_touched(512, 64, 32, step=64)
+    (2.9665924276169267, 2.0)
+    """
+    size = min(extent, patch)
+    starts = range(0, extent - size + 1, step)
+    touched = sum((start + size - 1) // chunk - start // chunk + 1 for start in starts)
+    return touched / len(starts)

@@ -17,6 +17,7 @@ FORMAT: Final = 1
 Stage = Literal["list", "index", "resolve", "plan", "encode"]
 Kind = Literal["volume", "timeseries", "projection", "cine", "slide", "secondary"]
 Profile = Literal["slice", "balanced", "patch"]
+Codec = Literal["none", "lz4", "zstd"]
 Irregular = Literal["split", "reject"]
 
 
@@ -161,7 +162,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the user decided; the same for every run that extends one store."""
+    """What the user decided; the same for every run that extends one store.
+
+    `patch_size` counts slices, rows and columns; None leaves the chunks to the profile.
+    """
 
     policy: str = "research"
     options: tuple[str, ...] = ()
@@ -169,6 +173,8 @@ class Settings:
     profile: Profile = "balanced"
     on_irregular: Irregular = "split"
     where: str | None = None
+    patch_size: tuple[int, ...] | None = None
+    codec: Codec = "lz4"
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,6 +230,8 @@ def test_no_dataset_to_show_or_verify(tmp_path: Path) -> None:
     [
         (["--policy", "basic"], "policy"),
         (["--profile", "patch"], "profile"),
+        (["--patch-size", "64"], "patch_size"),
+        (["--codec", "zstd"], "codec"),
         (["--where", "Rows == 16"], "where"),
         (["--limit", "5"], "limit"),
         (["--on-irregular", "reject"], "on_irregular"),

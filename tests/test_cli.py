@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from pydicom import Dataset
 
 import dicomdask
-from dicomdask import cli, steps
+from dicomdask import arrays, cli, steps
 from dicomdask.errors import CODES, PlanError
 from dicomdask.model import Settings
 from dicomdask.verify import Report
@@ -147,6 +147,8 @@ def test_version() -> None:
         ["convert", "only-one"],
         ["convert", "a", "b", "--no-such-option"],
         ["convert", "a", "b", "--profile", "sideways"],
+        ["convert", "a", "b", "--patch-size", "64,64"],
+        ["convert", "a", "b", "--codec", "gzip"],
         ["convert", "a", "b", "--on-irregular", "sideways"],
         ["convert", "a", "b", "--limit", "many"],
         ["index", "a"],
@@ -180,6 +182,7 @@ ALL_SETTINGS: list[str] = [
     *["--policy", "basic", "--option", "retain-uids", "--option", "clean-graphics"],
     *["--trust-pixels", "DX", "--trust-pixels", "CR", "--profile", "slice"],
     *["--on-irregular", "reject", "--where", "Modality == 'CT'", "--limit", "3"],
+    *["--patch-size", "32,96,96", "--codec", "zstd"],
 ]
 SETTINGS = Settings(
     policy="basic",
@@ -188,6 +191,8 @@ SETTINGS = Settings(
     profile="slice",
     on_irregular="reject",
     where="Modality == 'CT'",
+    patch_size=(32, 96, 96),
+    codec="zstd",
 )
 RUN = ["--key-file", "k", "--scheduler", "threads", "--memory", "4GiB"]
 RUN_CALL = {
@@ -237,7 +242,7 @@ def test_convert_has_the_documented_defaults(
     monkeypatch.setattr(steps, "finish", Recorder(summary))
     assert run("convert", "a", "out").exit_code == 0
     nothing = dict.fromkeys(["work", "limit", "key_file", "scheduler", "memory"])
-    settings = Settings("research", (), (), "balanced", "split", None)
+    settings = Settings("research", (), (), "balanced", "split", None, None, "lz4")
     assert prepare.only_call() == (
         (("a",), "out", settings),
         {**nothing, "overwrite": False, "insecure_scheduler": False},
@@ -628,6 +633,33 @@ def test_profiles_cut_the_arrays_differently(tmp_path: Path) -> None:
         np.testing.assert_array_equal(stored[:, 0, 0], np.arange(1, 33))
     assert chunks["slice"][0] == 1
     assert len(set(chunks.values())) == 3
+
+
+def test_a_patch_size_and_a_codec_cut_and_compress_the_arrays(tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    write_series(
+        source,
+        (
+            make_instance(instance=n, pixels=np.full((128, 96), n, np.int16))
+            for n in range(1, 33)
+        ),
+    )
+    for words, chunks, codec in (
+        (["--patch-size", "16", "--codec", "none"], (16, 16, 16), "none"),
+        (["--patch-size", "8,32,32", "--codec", "zstd"], (8, 32, 32), "zstd"),
+    ):
+        store = tmp_path / f"{codec}.zarr"
+        convert(source, store, *words)
+        dataset = dicomdask.open_dataset(str(store))
+        row = dataset.volumes.iloc[0]
+        assert (tuple(row["chunks"]), row["codec"]) == (chunks, codec)
+        array = arrays.open_array(str(store), f"{row['path']}/0")
+        np.testing.assert_array_equal(array[:, 5, 90], np.arange(1, 33))
+        assert "nothing new" in convert(source, store, *words).stdout
+    made = dicomdask.convert(
+        str(source), str(tmp_path / "p.zarr"), patch_size=16, scheduler="synchronous"
+    )
+    assert made.commit.settings["patch_size"] == [16, 16, 16]
 
 
 def test_on_irregular_splits_or_rejects(tmp_path: Path) -> None:

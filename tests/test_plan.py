@@ -638,7 +638,13 @@ class TestNames:
         assert before.revision != after.revision
 
     @pytest.mark.parametrize(
-        "options", [{"policy_digest": "another"}, {"profile": "slice"}]
+        "options",
+        [
+            {"policy_digest": "another"},
+            {"profile": "slice"},
+            {"patch_size": (64, 64, 64)},
+            {"codec": "zstd"},
+        ],
     )
     def test_and_what_was_decided(self, options):
         stack = make_stack(40, rows=512, columns=512, size=600_000)

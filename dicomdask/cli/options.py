@@ -7,11 +7,13 @@ import click
 
 from dicomdask import storage
 from dicomdask.errors import OptionError
+from dicomdask.layout import parse_patch_size
 from dicomdask.model import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 PROFILES: Final = click.Choice(["slice", "balanced", "patch"])
+CODECS: Final = click.Choice(["none", "lz4", "zstd"])
 IRREGULAR: Final = click.Choice(["split", "reject"])
 
 sources_argument = click.argument("sources", metavar="SRC...", nargs=-1, required=True)
@@ -62,6 +64,31 @@ profile_option = click.option(
     default="balanced",
     show_default=True,
     help="How the dataset will be read most.",
+)
+
+
+def _parse_patch_size(
+    _: click.Context, __: click.Parameter, text: str | None
+) -> tuple[int, ...] | None:
+    try:
+        return None if text is None else parse_patch_size(text)
+    except OptionError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+patch_size_option = click.option(
+    "--patch-size",
+    metavar="N|Z,Y,X",
+    callback=_parse_patch_size,
+    help="Cut chunks for patches of this many slices, rows and columns, such as 64 or "
+    "32,96,96, instead of by --profile.",
+)
+codec_option = click.option(
+    "--codec",
+    type=CODECS,
+    default="lz4",
+    show_default=True,
+    help="How chunks are compressed: none reads fastest, zstd is smallest.",
 )
 irregular_option = click.option(
     "--on-irregular",
@@ -115,6 +142,8 @@ settings_options = _together(
     option_option,
     trust_option,
     profile_option,
+    patch_size_option,
+    codec_option,
     irregular_option,
     where_option,
     limit_option,
@@ -133,4 +162,6 @@ def take_settings(options: dict[str, Any]) -> Settings:
         profile=options.pop("profile"),
         on_irregular=options.pop("on_irregular"),
         where=options.pop("where"),
+        patch_size=options.pop("patch_size"),
+        codec=options.pop("codec"),
     )

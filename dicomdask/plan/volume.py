@@ -73,7 +73,14 @@ def plan_volume(
     dimensions = (*(name for name, _ in axes), "y", "x")
     kind = _kind(stack)
     dtype = stored_dtype(first)
-    layout = choose_layout(kind, shape, dtype, settings.profile)
+    layout = choose_layout(
+        kind,
+        shape,
+        dtype,
+        settings.profile,
+        codec=settings.codec,
+        patch_size=settings.patch_size,
+    )
     identity = series_key(first, key)
     volume_id = key.digest("volume", identity, *stack.split)
     placed = _place(stack)

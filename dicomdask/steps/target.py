@@ -7,7 +7,7 @@ from typing import Any, get_args
 from dicomdask import commits, plan, storage
 from dicomdask.commits import Commit
 from dicomdask.errors import OptionError, PlanError, PolicyError, StoreError
-from dicomdask.model import FORMAT, Irregular, Profile, Settings
+from dicomdask.model import FORMAT, Codec, Irregular, Profile, Settings
 from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key
 from dicomdask.steps.session import Session
@@ -41,6 +41,8 @@ def set_target(
         options=settings.options,
         trusted_pixels=settings.trusted_pixels,
         profile=settings.profile,
+        patch_size=settings.patch_size,
+        codec=settings.codec,
         on_irregular=settings.on_irregular,
         is_filtered=settings.where is not None,  # what it says may name a patient
         limit=limit,
@@ -70,6 +72,10 @@ def check_settings(settings: Settings, limit: int | None) -> None:
         plan.check_where(settings.where)
     if settings.profile not in get_args(Profile):
         raise OptionError(f"--profile is one of {', '.join(get_args(Profile))}")
+    if settings.codec not in get_args(Codec):
+        raise OptionError(f"--codec is one of {', '.join(get_args(Codec))}")
+    if settings.patch_size is not None and settings.profile != Settings().profile:
+        raise OptionError("give either --profile or --patch-size: both cut the chunks")
     if settings.on_irregular not in get_args(Irregular):
         raise OptionError(f"--on-irregular is one of {', '.join(get_args(Irregular))}")
     if limit is not None and limit < 1:
@@ -86,7 +92,7 @@ def check_store(job: Job, key: Key) -> Commit | None:
     StoreError
         If it is something else, or cannot be written to.
     PlanError
-        If its policy, key, profile or filter differ; named in the message.
+        If its policy, key, profile, codec or filter differ; named in the message.
     """
     store = str(job.store)
     if storage.list_names(store) or storage.is_file(store):

@@ -5,7 +5,8 @@ from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from dicomdask import pipeline, storage
-from dicomdask.model import Irregular, Profile, Settings
+from dicomdask.layout import parse_patch_size
+from dicomdask.model import Codec, Irregular, Profile, Settings
 from dicomdask.pseudonym import KeyReference, resolve_key
 from dicomdask.steps.session import (
     Report,
@@ -43,6 +44,8 @@ def convert(
     trust_pixels: Sequence[str] = (),
     key_file: str | None = None,
     profile: Profile = "balanced",
+    patch_size: int | Sequence[int] | None = None,
+    codec: Codec = "lz4",
     on_irregular: Irregular = "split",
     where: str | None = None,
     limit: int | None = None,
@@ -74,6 +77,11 @@ def convert(
         made in the work directory.
     profile
         How the dataset will be read most: `slice`, `balanced` or `patch`.
+    patch_size
+        Cut chunks for patches of so many slices, rows and columns, instead of by the
+        profile; one number for all three.
+    codec
+        How chunks are compressed: `none`, `lz4` or `zstd`.
     on_irregular
         Whether to `split` or `reject` slices that are not evenly spaced.
     where
@@ -118,6 +126,8 @@ def convert(
         profile=profile,
         on_irregular=on_irregular,
         where=where,
+        patch_size=None if patch_size is None else parse_patch_size(patch_size),
+        codec=codec,
     )
     session = prepare(
         names,

@@ -10,17 +10,15 @@ import warnings
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pydicom
 
 import dicomdask
 from dicomdask.dataset import Dataset
-from dicomdask.layout import choose_layout
 from tests.builders import ROOT, make_instance, write_series
 
 GAP_MM = 2.5
@@ -161,14 +159,13 @@ def _with_usual_elements(ds: pydicom.Dataset) -> pydicom.Dataset:
 
 def convert(series: Series, store: Path, *, codec: str, profile: str) -> Dataset:
     """Convert a series with a codec of choice, in this process."""
-    layout = partial(choose_layout, codec=codec)
-    with patch("dicomdask.plan.volume.choose_layout", layout):
-        summary = dicomdask.convert(
-            str(series.paths[0].parent),
-            str(store),
-            profile=profile,  # type: ignore[arg-type]
-            scheduler="synchronous",
-        )
+    summary = dicomdask.convert(
+        str(series.paths[0].parent),
+        str(store),
+        profile=profile,  # type: ignore[arg-type]
+        codec=codec,  # type: ignore[arg-type]
+        scheduler="synchronous",
+    )
     dataset = dicomdask.open_dataset(summary.store)
     if len(dataset) != 1 or dataset.volumes["codec"][0] != codec:
         raise ValueError("the series of a benchmark is to become one volume")

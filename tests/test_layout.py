@@ -1,0 +1,146 @@
+"""Chunks for patches of one size: the rule, its formula, and what people may ask for.
+
+How profiles cut arrays is held in `test_arrays`.
+"""
+
+from itertools import product
+from math import prod
+from typing import get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dicomdask.errors import OptionError
+from dicomdask.layout import (
+    CHUNK_COST,
+    MOST_PATCH,
+    PATCH_CHUNK_BYTES,
+    PATCH_PARTS,
+    choose_layout,
+    chunks_touched,
+    parse_patch_size,
+    patch_chunks,
+    patch_cost,
+)
+from dicomdask.model import Codec, Settings
+from dicomdask.shards import CODECS
+from dicomdask.steps.target import check_settings
+
+sizes = st.integers(1, 40)
+
+
+@given(sizes, sizes, sizes, st.integers(1, 5))
+def test_chunks_touched_are_those_that_hold_an_element(extent, patch, chunk, step):
+    numbers = np.arange(extent) // chunk
+    size = min(extent, patch)
+    touched = [
+        len(set(numbers[start : start + size]))
+        for start in range(0, extent - size + 1, step)
+    ]
+    assert chunks_touched(extent, patch, chunk, step=step) == pytest.approx(
+        np.mean(touched)
+    )
+
+
+@given(st.tuples(sizes, sizes), st.tuples(sizes, sizes), st.tuples(sizes, sizes))
+def test_the_cost_counts_the_chunks_of_each_patch(extents, patch, chunks):
+    """Walk over all patches of a grid, and over those anywhere."""
+    numbers = np.indices(extents) // np.reshape(chunks, (2, 1, 1))
+    sides = [min(*axis) for axis in zip(extents, patch, strict=True)]
+
+    def mean(steps: tuple[int, int]) -> float:
+        starts = [
+            range(0, extent - side + 1, step)
+            for extent, side, step in zip(extents, sides, steps, strict=True)
+        ]
+        counts = []
+        for corner in product(*starts):
+            inside = tuple(slice(c, c + s) for c, s in zip(corner, sides, strict=True))
+            met = numbers[(slice(None), *inside)].reshape(2, -1)
+            counts.append(np.unique(met, axis=1).shape[1])
+        return float(np.mean(counts))
+
+    touched = mean((1, 1)) + mean(patch)
+    assert patch_cost(extents, patch, chunks, 2) == pytest.approx(
+        touched * (CHUNK_COST + prod(chunks) * 2)
+    )
+
+
+@given(
+    st.lists(st.integers(1, 700), min_size=3, max_size=3).map(tuple),
+    st.lists(st.integers(1, 200), min_size=3, max_size=3).map(tuple),
+    st.sampled_from([1, 2, 4]),
+)
+def test_no_other_parts_of_the_patch_cost_less(extents, patch, itemsize):
+    chosen = patch_chunks(extents, patch, itemsize)
+    sides = [min(*axis) for axis in zip(extents, patch, strict=True)]
+    axes = [{-(-side // n) for n in range(1, PATCH_PARTS + 1)} for side in sides]
+    cuts = [c for c in product(*axes) if prod(c) * itemsize <= PATCH_CHUNK_BYTES]
+    assert chosen in cuts
+    costs = [patch_cost(extents, patch, cut, itemsize) for cut in cuts]
+    assert patch_cost(extents, patch, chosen, itemsize) == min(costs)
+
+
+@pytest.mark.parametrize("patch", [(64, 64, 64), (96, 96, 96), (32, 96, 96)])
+def test_an_aligned_patch_is_whole_chunks_and_any_touches_few(patch):
+    chunks = patch_chunks((384, 512, 512), patch, 2)
+    assert all(side % chunk == 0 for side, chunk in zip(patch, chunks, strict=True))
+    touched = prod(
+        chunks_touched(extent, side, chunk, step=1)
+        for extent, side, chunk in zip((384, 512, 512), patch, chunks, strict=True)
+    )
+    assert touched < 48
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "patch_size", "chunks"),
+    [
+        ("volume", (300, 512, 512), (64, 64, 64), (32, 32, 32)),
+        ("volume", (40, 512, 512), (64, 64, 64), (40, 32, 32)),
+        ("volume", (300, 512, 512), (1, 512, 512), (1, 512, 512)),
+        ("volume", (3, 100, 90), (64, 128, 128), (3, 100, 90)),
+        ("timeseries", (9, 128, 256, 256), (64, 64, 64), (1, 32, 32, 32)),
+        ("projection", (3000, 2500), (9, 256, 256), (256, 128)),
+        ("secondary", (3, 600, 800), (1, 128, 128), (3, 64, 128)),
+    ],
+)
+def test_layouts_for_patches(kind, shape, patch_size, chunks):
+    found = choose_layout(kind, shape, "uint16", patch_size=patch_size)
+    assert found.chunks == chunks
+    assert found.codec == "lz4"
+
+
+def test_a_chunk_for_huge_patches_stays_small():
+    chunks = patch_chunks((2000, 512, 512), (MOST_PATCH,) * 3, 2)
+    assert prod(chunks) * 2 <= PATCH_CHUNK_BYTES
+
+
+@pytest.mark.parametrize(
+    "size", [64, "64", [64], (64, 64, 64), "64, 64,64", np.int64(64)]
+)
+def test_one_number_stands_for_all_three(size):
+    assert parse_patch_size(size) == (64, 64, 64)
+    assert all(type(n) is int for n in parse_patch_size(size))
+
+
+@pytest.mark.parametrize(
+    "size",
+    ["", "64,64", "0", "-3", "a", "1,2,3,4", "4097", 0, 1.5, [], (1, 2), (1, 2, 0)],
+)
+def test_another_patch_size_is_refused(size):
+    with pytest.raises(OptionError, match="--patch-size is one number, or slices"):
+        parse_patch_size(size)
+
+
+def test_the_codecs_of_settings_are_those_of_shards():
+    assert list(get_args(Codec)) == list(CODECS)
+
+
+def test_settings_that_contradict_each_other_are_refused():
+    with pytest.raises(OptionError, match="either --profile or --patch-size"):
+        check_settings(Settings(profile="slice", patch_size=(64, 64, 64)), limit=None)
+    with pytest.raises(OptionError, match="--codec is one of none, lz4, zstd"):
+        check_settings(Settings(codec="gzip"), limit=None)
+    check_settings(Settings(patch_size=(64, 64, 64)), limit=None)
