@@ -168,6 +168,19 @@ def test_the_read_side_reaches_neither_dask_nor_pydicom():
         if room_of(name) in rooms:
             roots = {used.split(".")[0] for used in imports(path)}
             assert not roots & {"dask", "distributed", "pydicom"}, name
+    assert rooms_of_loaders() <= rooms | {"dataset", "loaders"}
+
+
+def rooms_of_loaders() -> set[str]:
+    """Return what the loaders reach, but that of lazy arrays, which is Dask's."""
+    used: set[str] = set()
+    for name, path in modules().items():
+        if room_of(name) == "loaders" and name != "loaders/xarray":
+            assert "dicomdask.loaders.xarray" not in imports(path)
+            roots = {root.split(".")[0] for root in imports(path)}
+            assert not roots & {"dask", "distributed", "pydicom"}, name
+            used |= rooms_of(path) - {"__version__"}
+    return used
 
 
 def test_the_plan_reaches_no_storage_no_clock_no_environment():

@@ -1,0 +1,134 @@
+"""The order of an epoch: a pure function of seed and epoch, for every framework.
+
+Samples lie in blocks that share chunks. Blocks are shuffled, `window` of them make a
+window, and samples are shuffled inside their window: who walks the order and keeps a
+window's chunks decodes each chunk once. Nothing here depends on numpy's own random
+streams, which may change between versions; `VERSION` names what is drawn.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+VERSION: Final = 1
+"""A resumed epoch of another version would be another epoch: it is refused."""
+
+ROUNDS: Final = 8
+MASK: Final = 2**64 - 1
+GOLDEN: Final = 0x9E3779B97F4A7C15
+
+
+def key_of(*parts: int) -> int:
+    """Return 64 bits that depend on every bit and the place of each part."""
+    key = 0
+    for part in parts:
+        key = _mix(key + GOLDEN ^ part & MASK)
+    return key
+
+
+def _mix(x: Any) -> Any:
+    """Spread the bits of numbers below 2**64: of an int, or of an array of uint64."""
+    x = ((x & MASK) ^ (x & MASK) >> 30) * 0xBF58476D1CE4E5B9 & MASK
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & MASK
+    return x ^ x >> 31
+
+
+def uniform(key: int, numbers: ArrayLike) -> Floats:
+    """Return one draw from [0, 1) for each number; same key and number, same draw."""
+    counters = np.atleast_1d(numbers).astype(np.uint64) * GOLDEN
+    drawn: Floats = (_mix(_mix(counters) ^ key) >> 11) * 2.0**-53
+    return drawn
+
+
+def permute(places: ArrayLike, n: int, key: int) -> Integers:
+    """Return where a keyed permutation of `range(n)` puts each place; O(1) a place.
+
+    A Feistel network over the next even power of two, walked until it falls below `n`.
+    """
+    half = max(1, (n - 1).bit_length() + 1 >> 1)
+    moved = np.atleast_1d(places).astype(np.uint64)
+    left = np.arange(moved.size)
+    while left.size:
+        moved[left] = _feistel(moved[left], half, key)
+        left = left[moved[left] >= n]
+    return moved.astype(np.int64)
+
+
+def _feistel(x: Any, half: int, key: int) -> Any:
+    low = (1 << half) - 1
+    for number in range(ROUNDS):
+        right = x & low
+        x = right << half | (x >> half) ^ _mix(right + key_of(key, number)) & low
+    return x
+
+
+class Order:
+    """All samples of one epoch, in the order in which they are consumed.
+
+    Parameters
+    ----------
+    sizes
+        How many samples each block has; samples are numbered block by block.
+    seed, epoch
+        Any two integers; they decide the order, with `sizes`, `window` and `shuffle`.
+    window
+        So many blocks are mixed with each other.
+    shuffle
+        False leaves the samples in the order of their numbers.
+    """
+
+    def __init__(
+        self,
+        sizes: ArrayLike,
+        *,
+        seed: int,
+        epoch: int,
+        window: int = 8,
+        shuffle: bool = True,
+    ) -> None:
+        if window < 1:
+            raise ValueError("a window has at least 1 block")
+        self._sizes = np.asarray(sizes, np.int64)
+        self._firsts = _starts(self._sizes)
+        self._key = key_of(VERSION, seed, epoch)
+        self._window, self._shuffle = window, shuffle
+        n = self._sizes.size
+        self._blocks = np.arange(n)
+        if shuffle and n:
+            self._blocks = permute(self._blocks, n, self._key)
+        ends = _starts(self._sizes[self._blocks])
+        self._starts = np.append(ends[:-1:window], ends[-1])
+
+    def __len__(self) -> int:
+        return int(self._firsts[-1])
+
+    def at(self, places: ArrayLike) -> Integers:
+        """Return the numbers of the samples at some places of the order."""
+        wanted = np.atleast_1d(np.asarray(places, np.int64))
+        if not self._shuffle:
+            return wanted.copy()
+        windows = np.searchsorted(self._starts, wanted, side="right") - 1
+        found = np.empty_like(wanted)
+        for window in np.unique(windows):
+            mine = windows == window
+            found[mine] = self._within(int(window), wanted[mine])
+        return found
+
+    def _within(self, window: int, places: Integers) -> Integers:
+        start, stop = self._starts[window : window + 2]
+        key = key_of(self._key, window)
+        moved = permute(places - start, int(stop - start), key)
+        first = window * self._window
+        blocks = self._blocks[first : first + self._window]
+        starts = _starts(self._sizes[blocks])
+        which = np.searchsorted(starts, moved, side="right") - 1
+        return self._firsts[blocks[which]] + moved - starts[which]
+
+
+def _starts(sizes: Integers) -> Integers:
+    """Return where each of some runs starts, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
