@@ -1,6 +1,6 @@
 """From the plan to what a commit changes: bucket by bucket, never all rows at once."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -306,11 +306,12 @@ def _taken(context: Context, found: _Found) -> tables.Table:
     )
 
 
-def _seen_before(work: Work, parts: Iterable[str]) -> set[int]:
+def _seen_before(work: Work, parts: Sequence[str]) -> set[int]:
     """Return the digests of files in some parts that were listed in others before."""
-    fresh = places.read_parts(work, tuple(parts))
-    found = places.find(work, fresh["digest"])
-    digests, counts = np.unique(found["digest"], return_counts=True)
+    fresh = places.read_parts(work, parts)
+    others = places.find_others(work, fresh, parts)
+    found = np.concatenate([fresh["digest"], others["digest"]])
+    digests, counts = np.unique(found, return_counts=True)
     return set(digests[counts > 1].tolist())
 
 

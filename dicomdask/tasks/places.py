@@ -7,7 +7,7 @@ costs a few ranges of each run; runs of like size are merged, so they stay few.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isqrt
 from typing import Any, Final
@@ -20,6 +20,7 @@ from dicomdask.pseudonym import Key
 from dicomdask.work import Work
 
 Records = np.ndarray[Any, np.dtype[Any]]
+Digests = np.ndarray[Any, np.dtype[np.uint64]]
 
 RECORD: Final = np.dtype([("digest", "<u8"), ("bucket", "<u2")])
 NOWHERE: Final = 0xFFFF
@@ -96,12 +97,28 @@ def read_parts(work: Work, parts: Sequence[str]) -> Records:
 
 def find(work: Work, digests: Iterable[int]) -> Records:
     """Return all records with one of some digests."""
-    wanted = np.unique(np.fromiter(digests, np.uint64))
+    return _find(work, np.unique(np.fromiter(digests, np.uint64)), _runs(work))
+
+
+def find_others(work: Work, fresh: Records, parts: Sequence[str]) -> Records:
+    """Return the records of other parts that share a digest with those of some parts.
+
+    Parameters
+    ----------
+    fresh
+        The records of `parts`, as `read_parts` returns them.
+    """
+    chosen = set(parts)
+    others = {name: run for name, run in _runs(work).items() if run[0] not in chosen}
+    return _find(work, np.unique(fresh["digest"]), others)
+
+
+def _find(work: Work, wanted: Digests, runs: Mapping[str, tuple[str, int]]) -> Records:
     if not len(wanted):
         return np.empty(0, RECORD)
     ranges = storage.Ranges(work.path("places"))
-    runs = [_Run(ranges, name, n) for name, (_, n) in _runs(work).items()]
-    return _concat(found for run in runs for found in run.find(wanted))
+    found = (_Run(ranges, name, n).find(wanted) for name, (_, n) in runs.items())
+    return _concat(piece for pieces in found for piece in pieces)
 
 
 def merge(work: Work, parts: Iterable[str]) -> None:
@@ -155,19 +172,22 @@ class _Run:
     name: str
     n: int
 
-    def find(self, wanted: Records) -> Iterator[Records]:
+    def find(self, wanted: Digests) -> Iterator[Records]:
         """Yield the records with one of some sorted digests, piece by piece."""
         for start, stop in self._spans(wanted):
             for first in range(start, stop, MOST):
                 found = self._read(first, min(first + MOST, stop))
-                yield found[np.isin(found["digest"], wanted)]
+                yield found[_is_among(found["digest"], wanted)]
 
-    def _spans(self, wanted: Records) -> list[tuple[int, int]]:
+    def _spans(self, wanted: Digests) -> list[tuple[int, int]]:
         """Return which records to read: digests are spread evenly over a run.
 
-        The rank of one is off by sqrt(n) / 2 in the mean.
+        The rank of one is off by sqrt(n) / 2 in the mean. Where so many are wanted that
+        their spans would cover the run, it is read as a whole.
         """
         margin = 4 * isqrt(self.n) + 1
+        if len(wanted) * (2 * margin + BLOCK) >= self.n:
+            return [(0, self.n)]
         middles = (wanted / 2.0**64 * self.n).astype(np.int64)
         spans: list[tuple[int, int]] = []
         for digest, middle in zip(wanted.tolist(), middles.tolist(), strict=True):
@@ -190,6 +210,13 @@ class _Run:
     def _read(self, start: int, stop: int) -> Records:
         size = RECORD.itemsize
         return _from_bytes(self.ranges.get_range(self.name, start * size, stop * size))
+
+
+def _is_among(digests: Digests, wanted: Digests) -> Any:
+    """Return which digests are wanted; those are sorted, and not none."""
+    ranks = np.searchsorted(wanted, digests)
+    ranks[ranks == len(wanted)] = 0
+    return wanted[ranks] == digests
 
 
 def _from_bytes(data: Any) -> Records:

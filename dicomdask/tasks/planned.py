@@ -108,9 +108,7 @@ def find_news(
 def _touched(work: Work, parts: Sequence[str]) -> tuple[set[str], set[str]]:
     """Return the buckets that new parts concern, and those that may hold copies."""
     fresh = places.read_parts(work, parts)
-    if not len(fresh):
-        return set(), set()
-    found = places.find(work, fresh["digest"])
+    found = np.concatenate([fresh, places.find_others(work, fresh, parts)])
     digests, counts = np.unique(found["digest"], return_counts=True)
     several = np.isin(found["digest"], digests[counts > 1])
     return places.names_of(found), places.names_of(found[several])
