@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import DTypeLike
 
-from dicomdask import arrays, batch, commits, storage, tables
+from dicomdask import arrays, batch, commits, splits, storage, tables
 from dicomdask.commits import Commit
-from dicomdask.errors import ReadError, StoreError
+from dicomdask.errors import ReadError, SplitError, StoreError
 from dicomdask.shards import ArrayMeta, Request, ShardReader, parse_metadata
+from dicomdask.splits import Split
 from dicomdask.values import to_modality
 
 Values = Literal["stored", "modality"]
@@ -320,6 +321,47 @@ class Dataset:
             scale = volume.scale or self._scale_by_frame(volume, box)
             return to_modality(stored, *scale)
         return stored
+
+    def split(
+        self,
+        fractions: Mapping[str, float] | None = None,
+        *,
+        extends: str | None = None,
+        **options: Unpack[splits.Options],
+    ) -> Split:
+        """Share out the patients, so that none is both trained on and tested on.
+
+        Parameters
+        ----------
+        fractions, options
+            As `splits.make_split` has them: seed, stratify, labels, on, hold_out,
+            hold_out_into.
+        extends
+            A file that `Split.save` wrote, if it is there: its patients keep their
+            place, whatever else is asked for.
+
+        Examples
+        --------
+        >>> ds.split(stratify=["Modality"])["train"]  # doctest: +SKIP
+        """
+        before = None if extends is None else splits.read_split_table(extends)
+        return splits.make_split(self.volumes, fractions, previous=before, **options)
+
+    def read_split(self, path: str) -> Split:
+        """Return a split that `Split.save` or `dicomdask split` wrote.
+
+        Patients that came to the dataset later are in none of its parts; its
+        `warnings` count them.
+
+        Raises
+        ------
+        SplitError
+            If there is none, or it puts a patient into two parts.
+        """
+        table = splits.read_split_table(path)
+        if table is None:
+            raise SplitError(f"there is no split at {path}; make one: dicomdask split")
+        return splits.bind(self.volumes, table)
 
     def _open(self, volume_id: str) -> _Opened:
         volume = self._opened.get(volume_id)

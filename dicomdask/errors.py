@@ -116,6 +116,10 @@ class TableError(DicomDaskError, ValueError):
     """A table of labels cannot be read; rows are named by number."""
 
 
+class SplitError(DicomDaskError, ValueError):
+    """A split would let a patient be on two sides, or cannot be made."""
+
+
 class PolicyError(DicomDaskError, ValueError):
     """A policy cannot be read, or a key is missing or too short."""
 

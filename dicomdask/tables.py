@@ -450,6 +450,11 @@ def empty_frame(record: type) -> pd.DataFrame:
     return to_frame(record_schema(record).empty_table())
 
 
+def from_frame(frame: pd.DataFrame) -> pa.Table:
+    """Return a dataframe as a table, its index left out."""
+    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
+
+
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """Return a table as a dataframe whose integers stay integers where some miss."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=_TYPES.get, use_threads=False)

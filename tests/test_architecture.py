@@ -26,7 +26,7 @@ FLOORS = {
         "tables",
         "values",
     },
-    3: {"arrays", "commits", "deid", "plan", "rows"},
+    3: {"arrays", "commits", "deid", "plan", "rows", "splits"},
     4: {"work", "dataset"},
     5: {"runlog", "tasks", "verify"},
     6: {"pipeline", "loaders"},
@@ -56,7 +56,9 @@ HOLD_IDENTIFIED = {"header", "deid", "pixels", "burnedin", "labels", "tasks", "c
 USE_DICTIONARIES = {"policy", "rows", "standard"}
 """Rooms that look up tags in pydicom's dictionary and see no dataset."""
 
-READ_SIDE = {"arrays", "batch", "commits", "dataset", "shards", "storage"}
+READ_SIDE = {
+    *("arrays", "batch", "commits", "dataset", "sheets", "shards", "splits", "storage"),
+}
 
 
 @cache

@@ -5,12 +5,12 @@ from typing import Final
 import click
 
 import dicomdask
-from dicomdask.cli import keep, labels, look, run
+from dicomdask.cli import keep, labels, look, run, split
 
 COMMANDS: Final = (
     *(run.convert, run.index, run.plan, run.encode, run.commit),
     *(look.info, look.verify, look.demo),
-    labels.pseudonymize,
+    *(labels.pseudonymize, split.split),
     *(keep.vacuum, keep.forget),
 )
 
