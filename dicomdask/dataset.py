@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from dicomdask import arrays, batch, commits, splits, storage, tables
 from dicomdask.commits import Commit
-from dicomdask.errors import ReadError, SplitError, StoreError
+from dicomdask.errors import ReadError, ShardError, SplitError, StoreError
 from dicomdask.shards import ArrayMeta, Request, ShardReader, parse_metadata
 from dicomdask.splits import Split
 from dicomdask.values import to_modality
@@ -113,9 +113,7 @@ class Dataset:
         self.store = store
         self.commit = commit
         self._opened: dict[str, _Opened] = {}
-        ranges = storage.Ranges(store)
-        many = None if storage.is_local(store) else ranges.get_ranges
-        self._reader = ShardReader(ranges.get_range, ranges.get_tail, get_ranges=many)
+        self._reader = ShardReader(storage.Ranges(store))
 
     def __repr__(self) -> str:
         n = self.commit.counts["volumes"]
@@ -195,7 +193,7 @@ class Dataset:
             If the volume has no such axis, or a slice has a step.
         IndexError
             If an index is out of bounds.
-        ReadError
+        ShardError
             If a shard is missing, damaged or cut short: never zeros instead.
         """
         _check_values(values)
@@ -252,7 +250,7 @@ class Dataset:
             If a box reaches over an edge without `fill`, or does not fit its volume.
         BatchError
             If shapes or dtypes of the boxes differ, or the dtype cannot hold them.
-        ReadError
+        ShardError
             If a shard is missing, damaged or cut short: never zeros instead.
         """
         _check_values(values)
@@ -371,7 +369,10 @@ class Dataset:
 
     def _read_box(self, volume: _Opened, box: Box) -> Array:
         if volume.meta is not None:
-            return self._reader.read(volume.path, volume.meta, box)
+            try:
+                return self._reader.read(volume.path, volume.meta, box)
+            except ShardError as error:
+                raise _of_volume(error, [volume]) from error.__cause__
         return np.asarray(self._plain(volume)[box])
 
     def _read_boxes(
@@ -383,8 +384,10 @@ class Dataset:
                 requests.append(Request(volume.path, volume.meta, box, out))
             else:
                 out[...] = self._plain(volume)[box]
-        if requests:
+        try:
             self._reader.read_many(requests)
+        except ShardError as error:
+            raise _of_volume(error, volumes) from error.__cause__
 
     def _plain(self, volume: _Opened) -> Any:
         """Return zarr-python's array, for what our reader does not know."""
@@ -411,6 +414,16 @@ class Dataset:
             for name in ("slope", "intercept")
         )
         return slope, intercept
+
+
+def _of_volume(error: ShardError, volumes: Sequence[_Opened]) -> ShardError:
+    """Return the error of a shard as that of the volume that it belongs to."""
+    for volume in volumes:
+        if error.shard.startswith(f"{volume.path}/"):
+            told = ShardError(f"volume {volume.volume_id}: {error}")
+            told.shard, told.volume_id = error.shard, volume.volume_id
+            return told
+    return error
 
 
 def _check_values(values: str) -> None:

@@ -128,6 +128,21 @@ class ReadError(DicomDaskError, OSError):
     """An array of the dataset cannot be read: missing, damaged or cut short."""
 
 
+class ShardError(ReadError):
+    """A shard is missing, damaged, cut short, or lacks a chunk.
+
+    Attributes
+    ----------
+    shard
+        Its path below the dataset.
+    volume_id
+        The volume that was read, where it was read as one.
+    """
+
+    shard: str = ""
+    volume_id: str = ""
+
+
 class BatchError(DicomDaskError, ValueError):
     """Boxes cannot become one array: their shapes or dtypes differ."""
 

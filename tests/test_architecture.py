@@ -43,7 +43,10 @@ PIPELINE = {"pipeline/bags", "pipeline/clusters", "pipeline/run"}
 HOMES = {
     "dask": {*PIPELINE, "loaders/xarray"},
     "distributed": PIPELINE,
-    "fsspec": {"storage/options", "storage/remote", "storage/requests", "storage/urls"},
+    "fsspec": {
+        f"storage/{name}"
+        for name in ("flight", "options", "remote", "requests", "urls")
+    },
     "s3fs": set(),
     "zarr": {"arrays"},
     "pyarrow": {"tables"},

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dicomdask
-from dicomdask import batch, layout
+from dicomdask import batch, layout, storage
 from dicomdask.errors import BatchError
 from tests.builders import make_instance, write_series
 
@@ -191,10 +191,13 @@ def test_batches_that_are_refused_say_which_and_what(volumes):
 def test_a_chunk_that_several_boxes_need_is_fetched_once(volumes, monkeypatch):
     ds, arrays, names = volumes
     asked = []
-    original = ds._reader._get_range
-    monkeypatch.setattr(
-        ds._reader, "_get_range", lambda *args: asked.append(args) or original(*args)
-    )
+    original = storage.Ranges.get_many
+
+    def get_many(self, wanted):
+        asked.extend(wanted)
+        return original(self, wanted)
+
+    monkeypatch.setattr(storage.Ranges, "get_many", get_many)
     box = (slice(0, 2), slice(0, 16), slice(0, 16))
     ds.read_many([(names["a"], box)])
     once = len(asked)
@@ -210,7 +213,6 @@ def test_what_our_reader_does_not_know_is_read_by_zarr(volumes, monkeypatch):
     wanted = ds.read_many(requests, fill=0, dtype="f4")
     monkeypatch.setattr("dicomdask.dataset.parse_metadata", lambda _: None)
     other = dicomdask.open_dataset(ds.store)
-    other._reader = None
     mixed = dicomdask.open_dataset(ds.store)
     mixed._opened[names["c"]] = ds._open(names["c"])
     for one in (other, mixed):

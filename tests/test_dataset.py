@@ -20,7 +20,7 @@ from pydicom.pixels import apply_modality_lut
 
 import dicomdask
 from dicomdask import layout, plan, storage
-from dicomdask.errors import ReadError, StoreError
+from dicomdask.errors import ReadError, ShardError, StoreError
 from dicomdask.loaders.xarray import open_volume
 from dicomdask.work import Work
 from tests.builders import make_instance, make_series, write_series
@@ -231,8 +231,14 @@ def requests(monkeypatch):
 
         monkeypatch.setattr(owner, name, call)
 
-    for name in ("get_range", "get_tail"):
-        watch(storage.Ranges, name)
+    get_many = storage.Ranges.get_many
+
+    def count(self, wanted):
+        found.extend("index" if stop is None else "range" for *_, stop in wanted)
+        return get_many(self, wanted)
+
+    monkeypatch.setattr(storage.Ranges, "get_many", count)
+    watch(storage.Ranges, "read_into")
     for name in ("read", "exists", "list_names", "open_blocks"):
         watch(storage, name)
     return found
@@ -243,12 +249,10 @@ def test_an_array_costs_an_index_and_a_range(made, requests):
     name = deep_of(ds)
     requests.clear()
     ds.read(name, z=0)
-    assert requests[0] == "get_tail"
-    assert set(requests[1:]) == {"get_range"}
-    assert len(requests) == 2
+    assert requests == ["index", "range"]
     requests.clear()
     ds.read(name, z=1, y=slice(0, 9), x=slice(0, 9))
-    assert requests == ["get_range"]
+    assert requests == ["range"]
 
 
 def test_opening_reads_one_commit_and_lists_no_table(made, requests):
@@ -265,8 +269,10 @@ def test_a_deleted_shard_is_an_error(store):
     for path in store.glob("volumes/*/*/*/0/c/*/*/*"):
         path.unlink()
     ds = dicomdask.open_dataset(str(store))
-    with pytest.raises(ReadError, match=r"shard .* is missing"):
-        ds.read(ds.volumes["volume_id"][0])
+    name = ds.volumes["volume_id"][0]
+    for read in (ds.read, lambda name: ds.read_many([(name, (slice(0, 1),) * 3)])):
+        with pytest.raises(ShardError, match=f"^volume {name}: shard .* is missing"):
+            read(name)
 
 
 @pytest.mark.parametrize("part", range(20))

@@ -111,16 +111,19 @@ class TestEveryPlace(StoreContract):
         for start, stop in ((10, 12), (99, 120)):
             assert Ranges(base).get_range("object", start, stop) == b""
 
-    def test_several_ranges_at_once(self, base, kind):
-        if kind == "local":
-            return  # a range of a local file costs no request
-        data = b"0123456789"
-        storage.write(storage.join(base, "object"), data)
-        bounds = [(0, 2), (4, 4), (8, 20), (30, 40), (1, 9)]
-        found = Ranges(base).get_ranges("object", bounds)
-        assert found == [data[start:stop] for start, stop in bounds]
+    def test_many_ranges_at_once(self, base):
+        data = {"object": b"0123456789", "other": b"abc"}
+        for name, content in data.items():
+            storage.write(storage.join(base, name), content)
+        bounds = [(0, 2), (4, 4), (8, 20), (30, 40), (1, 9), (-3, None), (-99, None)]
+        wanted = [(name, *pair) for pair in bounds for name in data] * 10
+        found = dict(Ranges(base).get_many(wanted))
+        assert len(found) == len(wanted)
+        for number, (name, start, stop) in enumerate(wanted):
+            assert found[number] == data[name][start:stop], wanted[number]
         with pytest.raises(FileNotFoundError):
-            Ranges(base).get_ranges("nothing", bounds)
+            list(Ranges(base).get_many([*wanted, ("nothing", 0, 1)]))
+        assert list(Ranges(base).get_many([])) == []
 
     def test_any_tail(self, base):
         data = b"0123456789"
@@ -315,8 +318,9 @@ def write_and_read(base):
     assert storage.read(one) == b"0123456789"
     assert Ranges(base).get_range("tree/one", 2, 5) == b"234"
     assert Ranges(base).get_tail("tree/one", 3) == b"789"
-    pieces = Ranges(base).get_ranges("tree/one", [(0, 2), (4, 6), (9, 10)])
-    assert [bytes(piece) for piece in pieces] == [b"01", b"45", b"9"]
+    wanted = [("tree/one", 0, 2), ("tree/one", 4, 6), ("tree/one", -1, None)]
+    pieces = sorted(Ranges(base).get_many(wanted))
+    assert [bytes(piece) for _, piece in pieces] == [b"01", b"45", b"9"]
     with storage.open_blocks(one) as file:
         assert file.read(4) == b"0123"
     assert [file.size for file in storage.list_files(base)] == [10, 3]
@@ -412,6 +416,7 @@ ASK: dict[str, Callable[[str], object]] = {
     "open_blocks": storage.open_blocks,
     "get_tail": lambda url: Ranges(url).get_tail("object", 4),
     "get_range": lambda url: Ranges(url).get_range("object", 0, 4),
+    "get_many": lambda url: list(Ranges(url).get_many([("object", 0, 4)] * 3)),
     "remove": storage.remove,
     "remove_tree": storage.remove_tree,
     "require_writable": storage.require_writable,
@@ -430,7 +435,7 @@ def check_sentence(error, *expected):
 
 
 class TestRefusals:
-    def test_a_wrong_secret(self, ceph, bucket, monkeypatch):
+    def test_a_wrong_secret(self, ceph, bucket, impatient, monkeypatch):
         use(replace(ceph, secret=SECRET), monkeypatch)
         for ask in ASK.values():
             with pytest.raises(StorageError) as caught:
@@ -440,7 +445,7 @@ class TestRefusals:
             with pytest.raises(StorageError, match="denies access"):
                 ASK[name](bucket)
 
-    def test_no_credentials_at_all(self, ceph, bucket, monkeypatch):
+    def test_no_credentials_at_all(self, ceph, bucket, impatient, monkeypatch):
         use(ceph, monkeypatch)
         monkeypatch.delenv("AWS_ACCESS_KEY_ID")
         monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

@@ -2,7 +2,8 @@
 
 A shard is `sharding_indexed` with its index at the end (bytes, then crc32c); its inner
 chunks are little endian bytes, perhaps blosc, then crc32c. Storage is injected. There
-are no locks and no threads, so that readers work in many threads and survive a fork.
+are no locks, and the threads that decode large reads belong to one process, so that
+readers work in many threads and survive a fork.
 """
 
 from dicomdask.shards.codec import ABSENT, encode_shard

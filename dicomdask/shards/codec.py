@@ -3,14 +3,12 @@
 import io
 import struct
 from collections.abc import Iterator
-from math import prod
 from typing import Final
 
 import google_crc32c
 import numpy as np
 from numcodecs import blosc
 
-from dicomdask.errors import ReadError
 from dicomdask.shards.metadata import (
     CODECS,
     REPAIR,
@@ -19,7 +17,10 @@ from dicomdask.shards.metadata import (
     Box,
     Shape,
     check_fit,
+    shard_error,
 )
+
+Places = list[tuple[Array, Box]]  # targets of a chunk, and what of it goes there
 
 ABSENT: Final = 2**64 - 1  # in an index, twice: this chunk is not there
 ENTRY_BYTES, CRC_BYTES = 16, 4
@@ -103,15 +104,25 @@ def is_intact(data: Array) -> bool:
     return data[-CRC_BYTES:].tobytes() == crc(data[:-CRC_BYTES])
 
 
-def check_chunk(chunk: Array, meta: ArrayMeta, name: str) -> None:
+def check_sum(
+    payload: Array, crc32c: bytes | bytearray, number: int, shard: str
+) -> None:
+    """Refuse a chunk whose checksum is another one."""
+    if crc(payload) != crc32c:
+        name = f"chunk {number} of shard {shard}"
+        raise shard_error(shard, f"{name} is damaged; {REPAIR}")
+
+
+def check_chunk(chunk: Array, meta: ArrayMeta, number: int, shard: str) -> None:
     """Refuse a wrong checksum, or a wrong size: blosc trusts its own header."""
-    if not is_intact(chunk):
-        raise ReadError(f"{name} is damaged; {REPAIR}")
-    nbytes = prod(meta.chunks) * meta.dtype.itemsize
+    payload = chunk[:-CRC_BYTES]
+    check_sum(payload, chunk[-CRC_BYTES:].tobytes(), number, shard)
+    nbytes = meta.nbytes
     header = chunk[: BLOSC_HEADER.size].tobytes().ljust(BLOSC_HEADER.size)
     sizes = BLOSC_HEADER.unpack(header) if meta.compressed else (nbytes, nbytes)
-    if sizes != (nbytes, chunk.size - CRC_BYTES):
-        raise ReadError(f"{name} does not hold {nbytes} bytes; {REPAIR}")
+    if sizes != (nbytes, payload.size):
+        name = f"chunk {number} of shard {shard}"
+        raise shard_error(shard, f"{name} does not hold {nbytes} bytes; {REPAIR}")
 
 
 def decode(payload: Array, meta: ArrayMeta) -> Array:
@@ -120,13 +131,28 @@ def decode(payload: Array, meta: ArrayMeta) -> Array:
     return np.frombuffer(data, meta.dtype).reshape(meta.chunks)
 
 
-def place(payload: Array, meta: ArrayMeta, places: list[tuple[Array, Box]]) -> None:
-    """Decode a chunk into its places: at once where there is one, and whole."""
-    first = places[0][0]
-    is_whole = first.shape == meta.chunks and first.flags.c_contiguous
-    if is_whole and meta.compressed and len(places) == 1 and first.dtype == meta.dtype:
-        blosc.decompress(payload, first)
-        return
-    chunk = decode(payload, meta)
+def whole_target(places: Places, meta: ArrayMeta) -> Array | None:
+    """Return where a whole chunk goes as it is, if it goes to one such place."""
+    target = places[0][0]
+    is_whole = (
+        len(places) == 1
+        and target.shape == meta.chunks
+        and target.dtype == meta.dtype
+        and target.flags.c_contiguous
+    )
+    return target if is_whole else None
+
+
+def place(payload: Array, meta: ArrayMeta, places: Places) -> None:
+    """Decode a chunk into its places."""
+    target = whole_target(places, meta) if meta.compressed else None
+    if target is not None:
+        blosc.decompress(payload, target)
+    else:
+        copy_into(places, decode(payload, meta))
+
+
+def copy_into(places: Places, chunk: Array) -> None:
+    """Copy what is wanted of a decoded chunk."""
     for target, inside in places:
         target[...] = chunk[inside]

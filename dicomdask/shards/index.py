@@ -1,6 +1,17 @@
-"""Indexes of shards, and a cache of them."""
+"""The index of a shard: where its chunks lie."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from dicomdask.shards.codec import ABSENT, CRC_BYTES, ENTRY_BYTES, is_intact
+from dicomdask.shards.metadata import REPAIR, Array, shard_error
+
+Located = tuple[int, int, int]  # start, stop (checksum included), number in the shard
+
+RUN_BYTES: Final = 16 << 20
+"""Bounds a range of several chunks, and so the memory that a read needs."""
 
 
 class Index(NamedTuple):
@@ -9,33 +20,45 @@ class Index(NamedTuple):
     entries: memoryview
     checked: bytearray
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.entries.nbytes + len(self.checked)
 
-class Recent:
-    """A cache of indexes with a budget in bytes, in two generations.
 
-    What was used since the last turn survives the next. Each step is one operation on a
-    dict, so threads need no lock and a fork cannot catch one held.
-    """
+def index_bytes(n_chunks: int) -> int:
+    """Return the bytes of an index, checksum included."""
+    return n_chunks * ENTRY_BYTES + CRC_BYTES
 
-    def __init__(self, budget: int) -> None:
-        self._budget, self._size = budget, 0
-        self._young: dict[str, Index] = {}
-        self._old: dict[str, Index] = {}
 
-    def __reduce__(self) -> tuple[type["Recent"], tuple[int]]:
-        return Recent, (self._budget,)  # what was checked, was checked here
+def parse_index(tail: Array, shard: str) -> Index:
+    """Parse the last bytes of a shard, or raise ShardError if they are damaged."""
+    if not is_intact(tail):
+        raise shard_error(shard, f"the index of shard {shard} is damaged; {REPAIR}")
+    entries = tail[:-CRC_BYTES].view("<u8").astype(np.uint64)
+    return Index(entries.data, bytearray(entries.size // 2))
 
-    def get(self, key: str) -> Index | None:
-        """Return an index that is still there, and keep it for longer."""
-        found = self._young.get(key)
-        if found is None and (found := self._old.get(key)) is not None:
-            self.put(key, found)
-        return found
 
-    def put(self, key: str, index: Index) -> None:
-        """Keep an index; the oldest go where it is too much."""
-        size = index.entries.nbytes + len(index.checked) + len(key) + 500
-        if self._size + size > self._budget // 2:
-            self._old, self._young, self._size = self._young, {}, 0
-        self._young[key] = index
-        self._size += size
+def locate(numbers: Iterable[int], index: Index, shard: str) -> list[Located]:
+    """Look chunks up in the index; return them in the order in which they lie."""
+    located = []
+    for number in numbers:
+        start, size = index.entries[2 * number : 2 * number + 2]
+        if start == ABSENT:
+            raise shard_error(shard, f"shard {shard} lacks chunk {number}; {REPAIR}")
+        located.append((start, start + size, number))
+    located.sort()
+    return located
+
+
+def join_runs(located: list[Located], max_gap: int) -> list[list[Located]]:
+    """Group what lies close together, to be fetched in one range."""
+    runs = [located[:1]] if located else []
+    for item in located[1:]:
+        run = runs[-1]
+        is_near = 0 <= item[0] - run[-1][1] <= max_gap
+        if is_near and item[1] - run[0][0] <= RUN_BYTES:
+            run.append(item)
+        else:
+            runs.append([item])
+    return runs

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from dicomdask.errors import PlanError, ReadError
+from dicomdask.errors import PlanError, ReadError, ShardError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, ...]
@@ -43,6 +43,13 @@ def shard_key(corner: tuple[int, ...]) -> str:
     return "/".join(("c", *map(str, corner)))
 
 
+def shard_error(shard: str, sentence: str) -> ShardError:
+    """Return the error of a shard, to be raised."""
+    error = ShardError(sentence)
+    error.shard = shard
+    return error
+
+
 def check_fit(shape: Shape, chunks: Shape, shards: Shape) -> None:
     """Raise PlanError unless a shard holds whole chunks, and an array of this shape."""
     axes = list(zip(shape, chunks, shards, strict=True))
@@ -56,6 +63,7 @@ class ArrayMeta:
     """What a reader has to know of an array; shapes are in elements, in axis order.
 
     A shard holds `grid` chunks; one along an axis adds `steps` to a chunk's number.
+    A decoded chunk has `nbytes`.
     """
 
     shape: Shape
@@ -66,6 +74,7 @@ class ArrayMeta:
     dimension_names: tuple[str | None, ...]
     grid: Shape
     steps: Shape
+    nbytes: int
 
 
 @lru_cache(maxsize=1024)
@@ -110,17 +119,19 @@ def _is_known(meta: dict[str, Any]) -> bool:
 
 def _parse_array(meta: dict[str, Any]) -> ArrayMeta:
     settings = meta["codecs"][0]["configuration"]
+    dtype = np.dtype(meta["data_type"]).newbyteorder("<")
     shape, chunks = tuple(meta["shape"]), tuple(settings["chunk_shape"])
     shards = tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
     check_fit(shards, chunks, shards)
     grid = tuple(s // c for s, c in zip(shards, chunks, strict=True))
     return ArrayMeta(
         shape=shape,
-        dtype=np.dtype(meta["data_type"]).newbyteorder("<"),
+        dtype=dtype,
         chunks=chunks,
         shards=shards,
         compressed=len(settings["codecs"]) > 2,
         dimension_names=tuple(meta.get("dimension_names") or (None,) * len(shape)),
         grid=grid,
         steps=tuple(prod(grid[axis + 1 :]) for axis in range(len(grid))),
+        nbytes=prod(chunks) * dtype.itemsize,
     )

@@ -1,27 +1,82 @@
 """Reads boxes out of shards. Storage is injected."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dicomdask.errors import ReadError
-from dicomdask.shards.boxes import Located, is_aligned, join_runs, locate, split
+from dicomdask.errors import ShardError
+from dicomdask.shards.boxes import split
 from dicomdask.shards.codec import (
     CRC_BYTES,
-    ENTRY_BYTES,
+    Places,
     check_chunk,
+    check_sum,
+    copy_into,
     decode,
-    is_intact,
     place,
     use_one_thread,
+    whole_target,
 )
-from dicomdask.shards.index import Index, Recent
-from dicomdask.shards.metadata import REPAIR, Array, ArrayMeta, Box, shard_key
+from dicomdask.shards.index import (
+    Index,
+    Located,
+    index_bytes,
+    join_runs,
+    locate,
+    parse_index,
+)
+from dicomdask.shards.metadata import (
+    REPAIR,
+    Array,
+    ArrayMeta,
+    Box,
+    shard_error,
+    shard_key,
+)
+from dicomdask.shards.recent import Recent
+from dicomdask.shards.threads import in_threads
 
-Places = dict[int, list[tuple[Array, Box]]]  # of a chunk: targets, and what goes there
-Wanted = dict[str, tuple[ArrayMeta, Places]]  # by shard
+Buffer = bytes | memoryview
+JOB_BYTES = 1 << 20
+"""What one thread decodes at a time, in decoded bytes, but at least a chunk."""
+
+DISTANT_GAP = 64 << 10
+"""Takes less time to fetch than another round trip."""
+MOST_BUFFERS = 256
+"""So many pairs of buffers are filled by one call; the system takes 1024."""
+
+Wanted = dict[str, tuple[ArrayMeta, dict[int, Places]]]  # by shard and chunk
+
+
+class Source(Protocol):
+    """Where the bytes of shards come from.
+
+    All methods raise `FileNotFoundError` where there is no object, with its path as
+    `filename`.
+    """
+
+    @property
+    def is_distant(self) -> bool:
+        """Whether a range costs a round trip, so that few and large ones are better."""
+
+    def get_range(self, path: str, start: int, stop: int) -> Buffer:
+        """Return these bytes of an object; fewer where it ends before."""
+
+    def read_into(self, path: str, start: int, buffers: Sequence[Any]) -> int:
+        """Fill writable buffers one after the other; return how many bytes came.
+
+        Only called where the source is not distant.
+        """
+
+    def get_many(
+        self, wanted: Sequence[tuple[str, int, int | None]]
+    ) -> Iterator[tuple[int, Buffer]]:
+        """Yield the number and the bytes of each range, in any order.
+
+        A range is a path, start and stop; the last n bytes are a path, -n and None.
+        """
 
 
 class Request(NamedTuple):
@@ -45,47 +100,62 @@ class Request(NamedTuple):
     out: Array
 
 
-GetRange = Callable[[str, int, int], Any]
-GetRanges = Callable[[str, Sequence[tuple[int, int]]], Sequence[Any]]
-GetTail = Callable[[str, int], Any]
-_Part = tuple[Array, ArrayMeta, list[tuple[Array, Box]]]  # encoded bytes first
+class _Run(NamedTuple):
+    """Chunks of one shard that are fetched together."""
+
+    shard: str
+    meta: ArrayMeta
+    checked: bytearray
+    chunks: list[Located]
+    places: dict[int, Places]
+
+    @property
+    def wanted(self) -> tuple[str, int, int]:
+        return self.shard, self.chunks[0][0], self.chunks[-1][1]
+
+
+class _Job(NamedTuple):
+    """A chunk as it is stored, and where it goes."""
+
+    shard: str
+    number: int
+    meta: ArrayMeta
+    checked: bytearray
+    data: Array
+    places: Places
 
 
 class ShardReader:
     """Reads boxes out of sharded arrays with as few ranged reads as can be.
 
     A shard's index is fetched once; each run of adjacent chunks is one more range. A
-    chunk's checksum is verified at its first read. Pickling leaves the cache behind.
+    chunk's checksum is verified at its first read. Pickling leaves the caches behind.
 
     Parameters
     ----------
-    get_range
-        `get_range(path, start, stop)` returns these bytes of an object, as a buffer.
-        Where it is writable, a whole uncompressed chunk is handed out without a copy.
-    get_tail
-        `get_tail(path, size)` returns the last bytes of an object, in one request. Both
-        raise `FileNotFoundError` where there is no object.
-    get_ranges
-        `get_ranges(path, ranges)` returns several ranges, perhaps at the same time;
-        without it they are fetched one by one.
+    source
+        Gives the bytes.
     max_gap
-        Chunks with at most this many bytes between them are fetched as one range.
-    cache_bytes
+        Chunks with at most this many bytes between them are fetched as one range; by
+        default `DISTANT_GAP` where the source is distant, else none.
+    index_bytes
         Bounds the memory that cached indexes take.
+    cache_bytes
+        Bounds the memory that decoded chunks take which are kept for later reads.
     """
 
     def __init__(
         self,
-        get_range: GetRange,
-        get_tail: GetTail,
+        source: Source,
         *,
-        get_ranges: GetRanges | None = None,
-        max_gap: int = 0,
-        cache_bytes: int = 64 << 20,
+        max_gap: int | None = None,
+        index_bytes: int = 64 << 20,
+        cache_bytes: int = 0,
     ) -> None:
-        self._get_range, self._get_tail = get_range, get_tail
-        self._get_ranges, self._max_gap = get_ranges, max_gap
-        self._indexes = Recent(cache_bytes)
+        self._source = source
+        self._max_gap = DISTANT_GAP * source.is_distant if max_gap is None else max_gap
+        self._indexes: Recent[Index] = Recent(index_bytes)
+        self._chunks: Recent[Array] = Recent(cache_bytes)
 
     def read(self, path: str, meta: ArrayMeta, box: Box) -> Array:
         """Read a box of an array.
@@ -106,16 +176,10 @@ class ShardReader:
 
         Raises
         ------
-        ReadError
+        ShardError
             If a shard is missing, damaged or cut short, or lacks a chunk.
         """
         shape = tuple([piece.stop - piece.start for piece in box])
-        if not meta.compressed and shape == meta.chunks and is_aligned(box, shape):
-            [(corner, [(number, _, _)])] = split(meta, box).items()
-            places: Places = {number: []}
-            parts = self._parts({f"{path}/{shard_key(corner)}": (meta, places)})
-            [(payload, _, _)] = parts
-            return np.require(decode(payload, meta), requirements=["A", "W"])
         out = np.empty(shape, meta.dtype)
         self.read_many([Request(path, meta, box, out)])
         return out
@@ -127,53 +191,118 @@ class ShardReader:
 
         Raises
         ------
-        ReadError
+        ShardError
             If a shard is missing, damaged or cut short, or lacks a chunk. What was read
             before is in place.
         """
-        for payload, meta, places in self._parts(_wanted(requests)):
-            place(payload, meta, places)
+        wanted = _wanted(requests)
+        nbytes = sum(len(chunks) * meta.nbytes for meta, chunks in wanted.values())
+        try:
+            runs = self._runs(wanted)
+            if not (self._source.is_distant or self._chunks.budget):
+                runs = [run for run in runs if not self._read_into_place(run)]
+            if runs:
+                in_threads(self._deliver, self._fetch(runs), nbytes)
+        except FileNotFoundError as error:
+            shard = error.filename
+            raise shard_error(shard, f"shard {shard} is missing; {REPAIR}") from error
 
-    def _parts(self, wanted: Wanted) -> Iterator[_Part]:
-        for shard, (meta, places) in wanted.items():
-            try:
-                yield from self._shard_parts(shard, meta, places)
-            except FileNotFoundError as error:
-                raise ReadError(f"shard {shard} is missing; {REPAIR}") from error
+    def _runs(self, wanted: Wanted) -> list[_Run]:
+        """Find out where chunks lie; those that are at hand go to their places."""
+        runs = []
+        indexes = self._indexes_of(wanted)
+        for shard, (meta, chunks) in wanted.items():
+            index = indexes[shard]
+            if self._chunks.budget:
+                chunks = self._without_kept(shard, chunks)
+            located = locate(chunks, index, shard)
+            runs += [
+                _Run(shard, meta, index.checked, run, chunks)
+                for run in join_runs(located, self._max_gap)
+            ]
+        return runs
 
-    def _shard_parts(
-        self, shard: str, meta: ArrayMeta, places: Places
-    ) -> Iterator[_Part]:
-        index = self._index(shard, prod(meta.grid))
-        runs = join_runs(locate(places, index, shard), self._max_gap)
-        for run, data in zip(runs, self._fetch(shard, runs), strict=True):
-            first, end = run[0][0], run[-1][1]
-            buffer = _received(data, end - first, shard)
-            for start, stop, number in run:
-                chunk = buffer[start - first : stop - first]
-                if not index.checked[number]:
-                    check_chunk(chunk, meta, f"chunk {number} of shard {shard}")
-                    index.checked[number] = 1
-                yield chunk[:-CRC_BYTES], meta, places[number]
+    def _without_kept(self, shard: str, chunks: dict[int, Places]) -> dict[int, Places]:
+        left = {}
+        for number, places in chunks.items():
+            chunk = self._chunks.get((shard, number))
+            if chunk is None:
+                left[number] = places
+            else:
+                copy_into(places, chunk)
+        return left
 
-    def _index(self, shard: str, n_chunks: int) -> Index:
-        index = self._indexes.get(shard)
-        if index is None:
+    def _indexes_of(self, wanted: Wanted) -> dict[str, Index]:
+        """Return the indexes of shards; those not known are fetched at once."""
+        found, missing = {}, []
+        for shard, (meta, _) in wanted.items():
+            index = self._indexes.get(shard)
+            if index is None:
+                missing.append((shard, index_bytes(prod(meta.grid))))
+            else:
+                found[shard] = index
+        if missing:
             use_one_thread()
-            size = n_chunks * ENTRY_BYTES + CRC_BYTES
-            tail = _received(self._get_tail(shard, size), size, shard)
-            if not is_intact(tail):
-                raise ReadError(f"the index of shard {shard} is damaged; {REPAIR}")
-            entries = tail[:-CRC_BYTES].view("<u8").astype(np.uint64)
-            index = Index(entries.data, bytearray(n_chunks))
-            self._indexes.put(shard, index)
-        return index
+            tails = [(shard, -size, None) for shard, size in missing]
+            for number, data in self._source.get_many(tails):
+                shard, size = missing[number]
+                index = parse_index(_received(data, size, shard), shard)
+                self._indexes.put(shard, index, index.nbytes)
+                found[shard] = index
+        return found
 
-    def _fetch(self, shard: str, runs: list[list[Located]]) -> Iterable[Any]:
-        ranges = [(run[0][0], run[-1][1]) for run in runs]
-        if self._get_ranges is not None and len(ranges) > 1:
-            return self._get_ranges(shard, ranges)
-        return (self._get_range(shard, start, stop) for start, stop in ranges)
+    def _read_into_place(self, run: _Run) -> bool:
+        """Read whole uncompressed chunks to where they go; return whether they are."""
+        shard, meta, checked, located, places = run
+        if meta.compressed or len(located) > MOST_BUFFERS:
+            return False
+        targets = []
+        for start, stop, number in located:
+            target = whole_target(places[number], meta)
+            if target is None or stop - start != meta.nbytes + CRC_BYTES:
+                return False
+            targets.append(target)
+        sums = [bytearray(CRC_BYTES) for _ in located]
+        buffers = [one for pair in zip(targets, sums, strict=True) for one in pair]
+        size = located[-1][1] - located[0][0]
+        found = self._source.read_into(shard, located[0][0], buffers)
+        if found != size:
+            raise _cut_short(shard, found, size)
+        for (_, _, number), target, crc in zip(located, targets, sums, strict=True):
+            if not checked[number]:
+                check_sum(target, crc, number, shard)
+                checked[number] = 1
+        return True
+
+    def _fetch(self, runs: Sequence[_Run]) -> Iterator[list[_Job]]:
+        """Yield what comes of each run: chunks, to be decoded one after the other."""
+        for number, data in self._source.get_many([run.wanted for run in runs]):
+            shard, meta, checked, located, places = runs[number]
+            first = located[0][0]
+            buffer = _received(data, located[-1][1] - first, shard)
+            jobs = [
+                _Job(shard, n, meta, checked, buffer[a - first : b - first], places[n])
+                for a, b, n in located
+            ]
+            step = max(1, JOB_BYTES // meta.nbytes)
+            for at in range(0, len(jobs), step):
+                yield jobs[at : at + step]
+
+    def _deliver(self, jobs: Sequence[_Job]) -> None:
+        """Check chunks that were never read, decode them, and put them in place."""
+        for shard, number, meta, checked, data, places in jobs:
+            if not checked[number]:
+                check_chunk(data, meta, number, shard)
+                checked[number] = 1
+            payload = data[:-CRC_BYTES]
+            if self._chunks.budget:
+                chunk = decode(payload, meta)
+                if not meta.compressed:  # else it would hold all that came with it
+                    chunk = chunk.copy()
+                self._chunks.put((shard, number), chunk, chunk.nbytes)
+                copy_into(places, chunk)
+            else:
+                place(payload, meta, places)
 
 
 def _wanted(requests: Iterable[Request]) -> Wanted:
@@ -182,16 +311,20 @@ def _wanted(requests: Iterable[Request]) -> Wanted:
     for path, meta, box, out in requests:
         for corner, pieces in split(meta, box).items() if out.size else ():
             shard = f"{path}/{shard_key(corner)}"
-            _, places = wanted.setdefault(shard, (meta, {}))
+            _, chunks = wanted.setdefault(shard, (meta, {}))
             for number, target, inside in pieces:
-                places.setdefault(number, []).append((out[target], inside))
+                chunks.setdefault(number, []).append((out[target], inside))
     return wanted
 
 
-def _received(data: Any, size: int, shard: str) -> Array:
+def _received(data: Buffer, size: int, shard: str) -> Array:
     """Return the bytes that storage gave, if they are as many as were asked for."""
     buffer = np.frombuffer(data, np.uint8)
-    if buffer.size == size:
-        return buffer
-    cut = f"shard {shard} is cut short: {buffer.size} of {size} bytes came"
-    raise ReadError(f"{cut}; {REPAIR}")
+    if buffer.size != size:
+        raise _cut_short(shard, buffer.size, size)
+    return buffer
+
+
+def _cut_short(shard: str, found: int, size: int) -> ShardError:
+    cut = f"shard {shard} is cut short: {found} of {size} bytes came"
+    return shard_error(shard, f"{cut}; {REPAIR}")

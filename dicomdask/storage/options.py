@@ -94,3 +94,8 @@ def _by_prefix(told: str) -> Mapping[str, Mapping[str, Any]]:
     schemes = set(fsspec.available_protocols())
     is_keyed = all("://" in name or name in schemes for name in found)
     return found if is_keyed and found else {"": found}
+
+
+def forget_options() -> None:
+    """Read options anew from the files that hold them, when next asked."""
+    _by_prefix.cache_clear()

@@ -229,24 +229,14 @@ def _read_part(url: str, **bounds: int) -> bytes:
         raise
 
 
-def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-    """Return several ranges of an object, asked for at once."""
-    filesystem, path = open_store(url)
-    starts, stops = zip(*ranges, strict=True)
-    found = filesystem.cat_ranges(
-        [path] * len(ranges), list(starts), list(stops), on_error="return"
-    )
-    return [
-        data
-        if isinstance(data, bytes) and start < stop
-        else read_range(url, start, stop)
-        for data, (start, stop) in zip(found, ranges, strict=True)
-    ]
+def knows_suffix(url: str) -> bool:
+    """Return whether the end of an object is given without being told its size."""
+    return url.split("://", 1)[0] in SUFFIX_RANGES
 
 
 def read_tail(url: str, nbytes: int) -> bytes:
     """Return the last bytes of an object, all of it where it is short."""
-    if url.split("://", 1)[0] in SUFFIX_RANGES:
+    if knows_suffix(url):
         return _read_part(url, start=-nbytes)
     size = describe(url).size
     if size == NOT_A_FILE:

@@ -45,8 +45,7 @@ def dicomdask_first(dataset: Dataset, n_reads: int) -> Reader:
         nonlocal left
         if not left:
             left = n_reads
-            ranges = storage.Ranges(dataset.store)
-            fresh._reader = ShardReader(ranges.get_range, ranges.get_tail)
+            fresh._reader = ShardReader(storage.Ranges(dataset.store))
         left -= 1
         return fresh.read(volume_id, z=box[0], y=box[1], x=box[2])
 
