@@ -1,9 +1,20 @@
-"""Run them: `python -m tests.benchmarks [--scale tiny|full] [--only NAME]`."""
+"""Run them: `python -m tests.benchmarks [--scale tiny|full] [--only NAME]`.
+
+Without `--only`, all run but `layout`, which compares what the others take as given.
+"""
 
 import argparse
 from collections.abc import Callable
 
-from tests.benchmarks import bench_convert, bench_index, bench_patches, bench_slices
+from tests.benchmarks import (
+    bench_convert,
+    bench_index,
+    bench_layout,
+    bench_loader,
+    bench_patches,
+    bench_slices,
+    bench_store,
+)
 from tests.benchmarks.contest import Report
 from tests.benchmarks.goals import goal_table
 from tests.benchmarks.inputs import SCALES
@@ -13,6 +24,9 @@ BENCHMARKS: dict[str, Callable[[str], Report]] = {
     "convert": bench_convert.run,
     "slices": bench_slices.run,
     "patches": bench_patches.run,
+    "loader": bench_loader.run,
+    "store": bench_store.run,
+    "layout": bench_layout.run,
 }
 
 
@@ -23,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", choices=BENCHMARKS, action="append")
     options = parser.parse_args(arguments)
     measures: dict[str, float] = {}
-    for name in options.only or BENCHMARKS:
+    for name in options.only or [name for name in BENCHMARKS if name != "layout"]:
         report = BENCHMARKS[name](options.scale)
         print(report.text(), end="\n\n", flush=True)
         measures |= report.measures

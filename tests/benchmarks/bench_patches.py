@@ -1,28 +1,30 @@
-"""Patches: random cubes of one volume."""
+"""Patches: random cubes of many volumes."""
 
-import numpy as np
-
-from tests.benchmarks.bench_slices import read_boxes
+from dicomdask.shards import CODECS
 from tests.benchmarks.contest import Report
-from tests.benchmarks.inputs import SCALES
+from tests.benchmarks.corpus import make_corpus
+from tests.benchmarks.reads import compete_in_reading
 
 PROFILES = ("patch", "balanced")
 
 
 def run(scale_name: str) -> Report:
-    """Compare all readers, by codec and profile."""
-    scale = SCALES[scale_name]
-    extents = (scale.n_slices, scale.width, scale.width)
-    rng = np.random.default_rng(2)
-    corners = rng.integers(
-        0, [n - scale.patch + 1 for n in extents], (scale.n_reads, 3)
-    )
-    boxes = [
-        tuple(slice(int(start), int(start) + scale.patch) for start in corner)
-        for corner in corners
-    ]
-    contests = read_boxes("patches", scale, boxes, PROFILES)
-    none, lz4 = contests["patches none patch"], contests["patches lz4 patch"]
+    """Compare all readers, by codec, profile and the side of a patch."""
+    corpus = make_corpus(scale_name)
+    sides = (corpus.scale.patch, corpus.scale.patch * 3 // 2)
+    contests = {}
+    for profile in PROFILES:
+        for codec in CODECS:
+            with corpus.dataset(profile, codec) as volumes:
+                for side in sides:
+                    title = f"patches {side}³ {codec} {profile}"
+                    n = corpus.scale.n_reads * sides[0] ** 3 // side**3
+                    picks = corpus.picks((side,) * 3, max(2, n))
+                    contests[side, codec, profile] = compete_in_reading(
+                        title, corpus, volumes, picks, codec
+                    )
+    none = contests[sides[0], "none", "patch"]
+    lz4 = contests[sides[0], "lz4", "patch"]
     measures = {
         "patches none / memmap": none.ratio("dicomdask", "memmap (limit)"),
         "patches lz4 / zarr-python": lz4.ratio("dicomdask", "zarr-python"),

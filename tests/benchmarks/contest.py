@@ -123,49 +123,6 @@ def compete(
     return Contest(title, unit, reference, timings, kept)
 
 
-def compete_in_reading(
-    title: str,
-    readers: Mapping[str, Callable[[Any], Any]],
-    picks: Sequence[Any],
-    *,
-    unit: str,
-    reference: str,
-    rounds: int,
-    fewer: Mapping[str, int] | None = None,
-) -> Contest:
-    """Let readers read the same picks; outputs are what they read of the first ones.
-
-    Parameters
-    ----------
-    fewer
-        How many picks a slow reader reads in a round.
-    """
-    counts = dict.fromkeys(readers, len(picks)) | dict(fewer or {})
-    outputs = {
-        name: [read(pick) for pick in picks[:2]] for name, read in readers.items()
-    }
-    contenders = {
-        name: Contender(_over(read, picks[: counts[name]]), counts[name])
-        for name, read in readers.items()
-    }
-    return compete(
-        title,
-        contenders,
-        unit=unit,
-        reference=reference,
-        rounds=rounds,
-        outputs=outputs,
-    )
-
-
-def _over(read: Callable[[Any], Any], picks: Sequence[Any]) -> Callable[[], None]:
-    def run() -> None:
-        for pick in picks:
-            read(pick)
-
-    return run
-
-
 def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
         return bool(a.dtype == b.dtype and np.array_equal(a, b))

@@ -12,13 +12,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
 
-import dicomdask
-from dicomdask.dataset import Dataset
 from tests.builders import ROOT, make_instance, write_series
 
 GAP_MM = 2.5
@@ -40,11 +37,17 @@ class Scale:
     n_slow_reads: int
     rounds: int
     few_rounds: int
+    n_deep: int
+    n_layout_reads: int
+    n_series: int
+    n_far_reads: int
+    n_headers: int
+    n_loaded: int
 
 
 SCALES = {
-    "tiny": Scale("tiny", 10, 32, 8, 4, 2, 1, 1),
-    "full": Scale("full", 96, 512, 64, 96, 12, 7, 3),
+    "tiny": Scale("tiny", 12, 32, 8, 4, 2, 1, 1, 16, 4, 4, 3, 8, 16),
+    "full": Scale("full", 96, 512, 64, 96, 12, 5, 3, 128, 32, 20, 32, 768, 512),
 }
 
 
@@ -132,10 +135,10 @@ def _generated(scale: Scale) -> Iterator[pydicom.Dataset]:
         ds = make_instance(instance=number + 1, pixels=pixels)
         ds.BitsStored, ds.HighBit = 12, 11
         ds.ImagePositionPatient = [-10.0, -20.0, GAP_MM * number]
-        yield _with_usual_elements(ds)
+        yield with_usual_elements(ds)
 
 
-def _with_usual_elements(ds: pydicom.Dataset) -> pydicom.Dataset:
+def with_usual_elements(ds: pydicom.Dataset) -> pydicom.Dataset:
     """Add what scanners write besides: public, private, and a nested sequence."""
     ds.Manufacturer, ds.StationName, ds.SoftwareVersions = "Maker", "CT1", "1.2"
     ds.InstitutionName, ds.ReferringPhysicianName = "Somewhere", "Some^One"
@@ -155,30 +158,3 @@ def _with_usual_elements(ds: pydicom.Dataset) -> pydicom.Dataset:
         block.add_new(number, "LO", f"private value number {number}")
     block.add_new(0xF0, "OB", bytes(4000))
     return ds
-
-
-def convert(series: Series, store: Path, *, codec: str, profile: str) -> Dataset:
-    """Convert a series with a codec of choice, in this process."""
-    summary = dicomdask.convert(
-        str(series.paths[0].parent),
-        str(store),
-        profile=profile,  # type: ignore[arg-type]
-        codec=codec,  # type: ignore[arg-type]
-        scheduler="synchronous",
-    )
-    dataset = dicomdask.open_dataset(summary.store)
-    if len(dataset) != 1 or dataset.volumes["codec"][0] != codec:
-        raise ValueError("the series of a benchmark is to become one volume")
-    return dataset
-
-
-def array_path(dataset: Dataset) -> Path:
-    """Return where the array of the only volume lies."""
-    return Path(dataset.store) / dataset.volumes["path"][0] / "0"
-
-
-def some(items: Any, n: int, seed: int = 1) -> list[Any]:
-    """Return n items in random order, each once where there are enough."""
-    rng = np.random.default_rng(seed)
-    order = [i for _ in range(-(-n // len(items))) for i in rng.permutation(len(items))]
-    return [items[int(i)] for i in order[:n]]

@@ -1,89 +1,111 @@
-"""Contenders that read boxes of one volume, each in its own way."""
+"""Contenders that read boxes of many volumes, each in its own way.
 
-from collections.abc import Callable
-from copy import copy
-from pathlib import Path
+A reader takes one pick, a batch reader several; what they open they keep open.
+"""
+
+import pickle
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 import pydicom
 import tensorstore
 import zarr
 
-from dicomdask import storage
-from dicomdask.dataset import Dataset
-from dicomdask.shards import ShardReader
-from tests.benchmarks.inputs import Series, array_path
+from tests.benchmarks.corpus import Corpus, Pick, Volumes
 
-Box = tuple[slice, slice, slice]
-Reader = Callable[[Box], np.ndarray]
+Array = np.ndarray[Any, np.dtype[Any]]
+Reader = Callable[[Pick], Array]
+BatchReader = Callable[[Sequence[Pick]], Array]
 
 
-def memmap(folder: Path, stored: np.ndarray) -> Reader:
-    """Return the limit: a copy out of a mapped file of raw values."""
-    path = folder / "stored.npy"
-    if not path.exists():
-        np.save(path, stored)
-    mapped = np.load(path, mmap_mode="r")
-    return lambda box: np.array(mapped[box])
+def memmap(corpus: Corpus) -> Reader:
+    """Return the limit: a copy out of mapped files of raw values."""
+    mapped = corpus.stored
+    return lambda pick: np.array(mapped[pick[0]][pick[1]])
 
 
-def dicomdask(dataset: Dataset) -> Reader:
-    """Return our reader, as people call it."""
-    volume_id = dataset.volumes["volume_id"][0]
-    return lambda box: dataset.read(volume_id, z=box[0], y=box[1], x=box[2])
+def dicomdask(volumes: Volumes) -> Reader:
+    """Return our reader, one box a call."""
+    dataset, ids = volumes.dataset, volumes.ids
 
-
-def dicomdask_first(dataset: Dataset, n_reads: int) -> Reader:
-    """Return our reader as it meets chunks for the first time: it checks them."""
-    volume_id = dataset.volumes["volume_id"][0]
-    fresh = copy(dataset)
-    left = 0
-
-    def read(box: Box) -> np.ndarray:
-        nonlocal left
-        if not left:
-            left = n_reads
-            fresh._reader = ShardReader(storage.Ranges(dataset.store))
-        left -= 1
-        return fresh.read(volume_id, z=box[0], y=box[1], x=box[2])
+    def read(pick: Pick) -> Array:
+        z, y, x = pick[1]
+        return dataset.read(ids[pick[0]], z=z, y=y, x=x)
 
     return read
 
 
-def zarr_python(dataset: Dataset) -> Reader:
-    """Return zarr-python over the same array."""
-    array = zarr.open_array(array_path(dataset), mode="r")
-    return lambda box: np.asarray(array[box])
+def dicomdask_first(volumes: Volumes, n_reads: int) -> Reader:
+    """Return our reader as it meets chunks for the first time: it checks them."""
+    left = 0
+    read = dicomdask(volumes)
+
+    def read_anew(pick: Pick) -> Array:
+        nonlocal left, read
+        if not left:
+            left = n_reads
+            # What was read and checked is not pickled.
+            fresh = pickle.loads(pickle.dumps(volumes.dataset))
+            read = dicomdask(Volumes(fresh, volumes.ids))
+        left -= 1
+        return read(pick)
+
+    return read_anew
 
 
-def open_tensorstore(dataset: Dataset) -> Reader:
-    """Return tensorstore over the same array."""
-    kvstore = {"driver": "file", "path": f"{array_path(dataset)}/"}
-    spec = {"driver": "zarr3", "kvstore": kvstore}
-    array: Any = tensorstore.open(spec, read=True).result()
-    return lambda box: np.asarray(array[box].read().result())
+def dicomdask_many(volumes: Volumes) -> BatchReader:
+    """Return our reader, several boxes a call."""
+    dataset, ids = volumes.dataset, volumes.ids
+    return lambda picks: dataset.read_many([(ids[n], box) for n, box in picks])
 
 
-def h5(folder: Path, stored: np.ndarray, dataset: Dataset, codec: str) -> Reader:
-    """Return h5py over a file in the same chunks; its own codec is gzip."""
-    chunks = tuple(int(n) for n in dataset.volumes["chunks"][0])
-    path = folder / f"{'-'.join(map(str, chunks))}-{codec}.h5"
-    options: dict[str, Any] = {"chunks": chunks}
-    if codec != "none":
-        options |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+def zarr_python(volumes: Volumes) -> Reader:
+    """Return zarr-python over the same arrays."""
+    arrays = [
+        zarr.open_array(volumes.path(n), mode="r") for n in range(len(volumes.ids))
+    ]
+    return lambda pick: np.asarray(arrays[pick[0]][pick[1]])
+
+
+def open_tensorstore(volumes: Volumes) -> Reader:
+    """Return tensorstore over the same arrays."""
+    arrays: list[Any] = []
+    for number in range(len(volumes.ids)):
+        kvstore = {"driver": "file", "path": f"{volumes.path(number)}/"}
+        spec = {"driver": "zarr3", "kvstore": kvstore}
+        arrays.append(tensorstore.open(spec, read=True).result())
+    return lambda pick: np.asarray(arrays[pick[0]][pick[1]].read().result())
+
+
+def h5(corpus: Corpus, volumes: Volumes, codec: str) -> Reader:
+    """Return h5py over a file in the same chunks and with the same codec."""
+    chunks = tuple(int(n) for n in volumes.dataset.volumes["chunks"][0])
+    path = corpus.folder / "stored.h5"
     with h5py.File(path, "w") as file:
-        file.create_dataset("stored", data=stored, **options)
-    array = h5py.File(path, "r", rdcc_nbytes=0)["stored"]  # no decoded chunks kept
-    return lambda box: array[box]
+        for number, stored in enumerate(corpus.stored):
+            file.create_dataset(str(number), data=stored, chunks=chunks, **H5[codec])
+    opened = h5py.File(path, "r", rdcc_nbytes=0)  # no decoded chunks kept
+    arrays = [opened[str(number)] for number in range(len(corpus.paths))]
+    return lambda pick: arrays[pick[0]][pick[1]]
 
 
-def dicom(series: Series) -> Reader:
-    """Return pydicom over the files of the series, read anew each time."""
+_BLOSC = hdf5plugin.Blosc
+H5: dict[str, Any] = {
+    "none": {},
+    "lz4": _BLOSC(cname="lz4", clevel=5, shuffle=_BLOSC.SHUFFLE),
+    "zstd": _BLOSC(cname="zstd", clevel=1, shuffle=_BLOSC.BITSHUFFLE),
+}
 
-    def read(box: Box) -> np.ndarray:
-        frames = [pydicom.dcmread(path).pixel_array for path in series.paths[box[0]]]
-        return np.stack([frame[box[1:]] for frame in frames])
+
+def dicom(corpus: Corpus) -> Reader:
+    """Return pydicom over the files of a series, read anew each time."""
+
+    def read(pick: Pick) -> Array:
+        paths = corpus.paths[pick[0]][pick[1][0]]
+        frames = [pydicom.dcmread(path).pixel_array for path in paths]
+        return np.stack([frame[pick[1][1:]] for frame in frames])
 
     return read

@@ -12,8 +12,10 @@ from tests.benchmarks.goals import GOALS, Goal, goal_table
 
 READERS = (
     *("memmap (limit)", "dicomdask", "dicomdask, first touch"),
-    *("zarr-python", "tensorstore", "pydicom, raw DICOM"),
+    *("dicomdask, read_many of 16", "dicomdask, read_many of 32"),
+    *("zarr-python", "tensorstore", "h5py", "pydicom, raw DICOM"),
 )
+N_CONTESTS = {"slices": 6, "patches": 12}
 
 
 @pytest.fixture(scope="module", params=list(BENCHMARKS))
@@ -25,7 +27,7 @@ def benchmark(request: pytest.FixtureRequest) -> tuple[str, Report]:
 def test_contenders_return_the_same(benchmark):
     _, report = benchmark
     for contest in report.contests:
-        assert len(contest.outputs) >= 3
+        assert len(contest.outputs) >= 2
         assert all(len(output) for output in contest.outputs.values())
         assert contest.differing() == []
 
@@ -44,12 +46,13 @@ def test_tables_are_whole(benchmark):
     assert {goal for goal in GOALS if goal.startswith(name)} == set(report.measures)
     assert all(value > 0 for value in report.measures.values())
     titles = " ".join(contest.title for contest in report.contests)
-    if name in ("slices", "patches"):
-        assert len(report.contests) == 6
+    if name in N_CONTESTS:
+        assert len(report.contests) == N_CONTESTS[name]
         assert all(codec in titles for codec in ("none", "lz4", "zstd"))
         for contest in report.contests:
-            assert contest.timings.keys() >= set(READERS)
-            assert any(one.startswith("h5py") for one in contest.timings)
+            assert contest.timings.keys() == set(READERS)
+    if name == "layout":
+        assert report.text().count("least share") == 4 * 3  # kinds, codecs
     for contest in report.contests:
         lines = contest.table().splitlines()
         assert len(lines) == 2 + len(contest.timings)
