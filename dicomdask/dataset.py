@@ -402,7 +402,8 @@ class Dataset:
             (frames["volume_id"] == volume.volume_id)
             & (frames["revision"] == volume.revision)
         ]
-        leading, shape = list(volume.dimensions[:-2]), volume.shape[:-2]
+        leading = [axis for axis in volume.dimensions if axis in ("t", "z")]
+        shape = volume.shape[: len(leading)]
         if len(mine) != prod(shape):
             raise ReadError(
                 f"the frames table lacks frames of volume {volume.volume_id}; convert "

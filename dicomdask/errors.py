@@ -32,14 +32,15 @@ CODES: Final[dict[str, str]] = {
     "burned-in-risk": "May hold text burned into the pixels, and nothing has looked: "
     "only monochrome CT, MR, PT and NM that are neither SECONDARY nor marked pass. "
     "If you have looked yourself, allow the modality with --trust-pixels.",
-    "colour": "Colour and palette pixels are not stored yet.",
+    "colour": "Colour of four samples, or in a form that is none of RGB, YBR and "
+    "palettes of 8 or 16 bits, is not stored.",
     "enhanced-multiframe": "Enhanced multi-frame objects are not stored yet.",
     "multiframe": "Multi-frame objects are not stored yet.",
     "segmentation": "Segmentations are not stored yet.",
     "mosaic": "Siemens mosaics are not untiled yet.",
     "modality-lut": "A Modality LUT instead of slope and intercept is not stored yet.",
     "float-pixels": "Floating point pixels are not stored yet.",
-    "bit-depth": "This BitsAllocated or BitsStored is not stored yet.",
+    "bit-depth": "This BitsAllocated, BitsStored or HighBit is not stored.",
     "bad-image": "The attributes that describe the pixels are missing or contradict "
     "each other.",
     "bad-geometry": "Orientation, position or spacing is damaged.",

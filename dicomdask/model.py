@@ -103,6 +103,7 @@ class Instance:
     is_mosaic: bool
     etag: str = ""
     header_bytes: int = 0
+    red_palette_color_lookup_table_descriptor: tuple[float, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -239,6 +240,21 @@ class PlannedVolume:
     def path(self) -> str:
         """Return the path of the volume's group below the store."""
         return f"volumes/{self.volume_id[:2]}/{self.volume_id}/{self.revision}"
+
+    @property
+    def n_leading(self) -> int:
+        """Return how many axes tell frames apart: those before c, y and x."""
+        return len(self.dimensions) - 2 - ("c" in self.dimensions)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Return the shape of a frame: (rows, columns), or (3, rows, columns)."""
+        return self.shape[self.n_leading :]
+
+    @property
+    def frame_bytes(self) -> int:
+        """Return the bytes of a decoded frame."""
+        return prod(self.frame_shape) * np.dtype(self.dtype).itemsize
 
     @property
     def raw_bytes(self) -> int:

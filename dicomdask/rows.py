@@ -183,7 +183,7 @@ def _only(found: set[Any]) -> Any:
 
 
 def _frame_row(volume: PlannedVolume, frame: EncodedFrame) -> Row:
-    leading = volume.dimensions[:-2]
+    leading = volume.dimensions[: volume.n_leading]
     index = dict(zip(leading, frame.planned.index, strict=True))
     return {
         "t": index.get("t"),

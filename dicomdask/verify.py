@@ -8,6 +8,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -99,10 +100,15 @@ def _check_counts(volumes: Sequence[Row], frames: Sequence[Row]) -> Iterator[str
         place.add((row["t"], row["z"]))
     for row in volumes:
         n = len(planes.pop((row["volume_id"], row["revision"]), ()))
-        if n != row["n_frames"] or n != int(np.prod(row["shape"][:-2])):
+        if n != row["n_frames"] or n != _n_planes(row):
             yield f"volume {row['volume_id']}: frames are missing in tables/frames"
     for volume_id, _ in planes:
         yield f"volume {volume_id}: frames without a volume in tables/frames"
+
+
+def _n_planes(row: Row) -> int:
+    pairs = zip(row["dimensions"], row["shape"], strict=True)
+    return prod(extent for axis, extent in pairs if axis in ("t", "z"))
 
 
 def _check_volume(store: str, row: Row) -> Iterator[str]:
@@ -210,6 +216,8 @@ def _difference(
     except DicomDaskError as error:
         yield f"{where}: its source cannot be read any more ({error})"
         return
+    if wanted.ndim == 3:  # colour: samples are last there, and first here
+        wanted = np.moveaxis(wanted, -1, 0)
     native = wanted.dtype.newbyteorder("=")  # big endian sources are stored native
     if native != stored.dtype or not np.array_equal(wanted, stored):
         yield f"{where}: voxels differ from the source"

@@ -54,6 +54,8 @@ HOMES = {
     "numcodecs": {"shards"},
     "xarray": {"loaders/xarray"},
     "torch": {"loaders/torch"},
+    "imagecodecs": {"pixels/codecs"},
+    "jpeg_ls": {"pixels/codecs"},
 }
 HOLD_IDENTIFIED = {"header", "deid", "pixels", "burnedin", "labels", "tasks", "cli"}
 USE_DICTIONARIES = {"policy", "rows", "standard"}

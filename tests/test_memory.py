@@ -96,6 +96,7 @@ def test_the_bound_never_falls_when_anything_grows(
             "size": size,
             "bits_allocated": bits,
             "bits_stored": bits,
+            "high_bit": bits - 1,
             "header_bytes": header,
             "transfer_syntax_uid": RLELossless,
         }

@@ -316,7 +316,7 @@ HARD = {
     "columns": {"columns": 8},
     "pixel spacing": {"pixel_spacing": (0.5, 0.8)},
     "sign": {"pixel_representation": 0},
-    "bits": {"bits_stored": 12},
+    "bits": {"bits_stored": 12, "high_bit": 11},
     "photometric": {"photometric_interpretation": "MONOCHROME1"},
     "kernel": {"convolution_kernel": ("SHARP",)},
     "localizer": {"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")},

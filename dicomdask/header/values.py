@@ -43,6 +43,7 @@ _NUMBER: Final = (
 _NUMBERS: Final = (
     *("pixel_spacing", "imager_pixel_spacing", "image_position_patient"),
     *("image_orientation_patient", "diffusion_gradient_orientation"),
+    "red_palette_color_lookup_table_descriptor",
 )
 
 

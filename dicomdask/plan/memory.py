@@ -18,6 +18,7 @@ from dicomdask.limits import (
     TRAILER_BYTES,
 )
 from dicomdask.model import Instance, PlannedVolume
+from dicomdask.pixels import stored_samples
 from dicomdask.plan.build import Plan
 
 BASE_BYTES: Final = 256 << 20
@@ -79,7 +80,7 @@ def memory_bytes(volume: PlannedVolume, held: int = 0) -> int:
     array, encoded = prod(region) * dtype.itemsize, _encoded_bytes(volume, region)
     chunk = prod(volume.layout.chunks) * dtype.itemsize
     counting, counted, rows = _count_bytes(prod(region), dtype)
-    n_frames = prod(region[:-2])
+    n_frames = prod(region[: volume.n_leading])
     texts = _text_bytes(volume, n_frames)
     phases = (
         array + _largest_source(volume),
@@ -93,7 +94,8 @@ def memory_bytes(volume: PlannedVolume, held: int = 0) -> int:
 
 def resolve_bytes(instance: Instance) -> int:
     """Return the most memory that comparing an instance with copies takes."""
-    pixels = prod(instance.shape) * instance.number_of_frames
+    samples = stored_samples(instance)
+    pixels = prod(instance.shape) * instance.number_of_frames * samples
     is_remote = _is_remote(instance.url)
     size, header = instance.size, instance.header_bytes
     return BASE_BYTES + _source_bytes(size, header, pixels, is_remote=is_remote)
@@ -130,10 +132,10 @@ def held_bytes(part: Plan) -> int:
 def inflated_bytes(what: PlannedVolume | Instance) -> int:
     """Return how long a deflated data set may be by what its header says."""
     if isinstance(what, PlannedVolume):
-        pixels = prod(what.shape[-2:]) * np.dtype(what.dtype).itemsize
+        pixels = what.frame_bytes
     else:
         bits = prod(what.shape) * what.number_of_frames * (what.bits_allocated or 0)
-        pixels = bits // 8
+        pixels = bits * (what.samples_per_pixel or 1) // 8
     return (what.header_bytes or MAX_HEADER_BYTES) + pixels + TRAILER_BYTES
 
 
@@ -147,7 +149,7 @@ def _largest_source(volume: PlannedVolume) -> int:
     return _source_bytes(
         max((frame.size for frame in volume.frames), default=0),
         volume.header_bytes,
-        prod(volume.shape[-2:]),
+        prod(volume.frame_shape),
         is_remote=any(_is_remote(frame.url) for frame in volume.frames),
     )
 

@@ -10,7 +10,6 @@ from dicomdask.pseudonym import Key
 def volume_tasks(volume: PlannedVolume) -> Iterator[Task]:
     """Yield the tasks of a volume; together they hold each frame exactly once."""
     shards = volume.layout.shards
-    n_leading = len(volume.shape) - 2
     grid = [
         range(-(-extent // shard))
         for extent, shard in zip(volume.shape, shards, strict=True)
@@ -21,7 +20,7 @@ def volume_tasks(volume: PlannedVolume) -> Iterator[Task]:
             range(c * s, min((c + 1) * s, extent))
             for c, s, extent in zip(corner, shards, volume.shape, strict=True)
         ]
-        inside = product(*ranges[:n_leading])
+        inside = product(*ranges[: volume.n_leading])
         yield Task(corner, tuple(places[index] for index in inside if index in places))
 
 

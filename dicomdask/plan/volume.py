@@ -17,7 +17,7 @@ from dicomdask.model import (
     PlannedVolume,
     Settings,
 )
-from dicomdask.pixels import stored_dtype
+from dicomdask.pixels import stored_dtype, stored_samples
 from dicomdask.plan.stack import CROSS_SECTIONAL, Stack
 from dicomdask.policy import patient_identity
 from dicomdask.pseudonym import Key
@@ -69,8 +69,9 @@ def plan_volume(
     frame = stack.grid[0][0]
     first = frame.instance
     axes = _leading_axes(stack)
-    shape = (*(extent for _, extent in axes), *frame.shape)
-    dimensions = (*(name for name, _ in axes), "y", "x")
+    samples = [("c", 3)] if stored_samples(first) == 3 else []
+    shape = (*(extent for _, extent in (*axes, *samples)), *frame.shape)
+    dimensions = (*(name for name, _ in (*axes, *samples)), "y", "x")
     kind = _kind(stack)
     dtype = stored_dtype(first)
     layout = choose_layout(

@@ -207,8 +207,7 @@ def _read_apart(
 ) -> DecodedFrame:
     """Read a frame in a process apart, which resolves the key by itself."""
     lone = replace(volume, frames=())
-    pixel_bytes = int(np.prod(volume.shape[-2:])) * np.dtype(volume.dtype).itemsize
-    nbytes = planned.size + pixel_bytes
+    nbytes = planned.size + volume.frame_bytes
     return cell.call(_read_warm, planned, data, lone, job, nbytes=nbytes)
 
 
@@ -222,8 +221,10 @@ def _read_frame(
     planned: PlannedFrame, data: bytes, volume: PlannedVolume, context: Context
 ) -> DecodedFrame:
     dataset = header.read_dataset(data, limit=plan.inflated_bytes(volume))
-    decoded = pixels.decode_frames(dataset)[planned.frame]
-    if decoded.shape != volume.shape[-2:] or decoded.dtype != np.dtype(volume.dtype):
+    decoded = pixels.decode_frame(dataset, planned.frame)
+    if "c" in volume.dimensions:
+        decoded = np.moveaxis(decoded, -1, 0)
+    if decoded.shape != volume.frame_shape or decoded.dtype != np.dtype(volume.dtype):
         raise InputError("bad-pixels", "Pixels differ from what the header says.")
     slope, intercept = pixels.modality_parameters(dataset)
     cleaned = deid.clean_header(dataset, context.policy, context.key)

@@ -288,9 +288,8 @@ def _read_here(instance: Instance, data: bytes) -> Content:
 
 
 def _read_apart(cell: Cell, instance: Instance, data: bytes) -> Content:
-    rows, columns = instance.shape
-    pixel_bytes = rows * columns * instance.number_of_frames * 4
-    return cell.call(_content, instance, data, nbytes=instance.size + pixel_bytes)
+    nbytes = instance.size + pixels.decoded_bytes(instance)
+    return cell.call(_content, instance, data, nbytes=nbytes)
 
 
 def _content(instance: Instance, data: bytes) -> Content:

@@ -1,0 +1,26 @@
+"""Say what can be stored, and decode it: the values of frames, and their meaning.
+
+Nothing damaged becomes pixels, and colour is held as RGB.
+"""
+
+from dicomdask.pixels.check import (
+    check_pixels,
+    decoded_bytes,
+    stored_dtype,
+    stored_samples,
+)
+from dicomdask.pixels.frames import FrameDecoder, decode_frame, decode_frames
+from dicomdask.pixels.modality import modality_parameters
+from dicomdask.pixels.reference import reference_frame
+
+__all__ = [
+    "FrameDecoder",
+    "check_pixels",
+    "decode_frame",
+    "decode_frames",
+    "decoded_bytes",
+    "modality_parameters",
+    "reference_frame",
+    "stored_dtype",
+    "stored_samples",
+]

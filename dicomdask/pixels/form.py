@@ -1,0 +1,147 @@
+"""How the pixels of a data set are written: the Image Pixel Module, parsed once.
+
+PS3.3 section C.7.6.3; what contradicts itself is refused here, so nobody asks again.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pydicom
+from pydicom.uid import UID
+
+from dicomdask.errors import InputError
+
+MONOCHROME: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
+PALETTE: Final = "PALETTE COLOR"
+COLOURS: Final = frozenset(
+    {
+        *("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
+        "YBR_PARTIAL_422",
+    }
+)
+"""Photometric interpretations of three samples that are held as RGB."""
+
+FLOATS: Final = {"FloatPixelData": "float32", "DoubleFloatPixelData": "float64"}
+KEYWORDS: Final = ("PixelData", *FLOATS)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How the frames of a data set are written.
+
+    Attributes
+    ----------
+    syntax
+        The transfer syntax.
+    keyword
+        Which element holds the pixels.
+    allocated, stored
+        Bits Allocated and Bits Stored; of floats both are the bits of a float.
+    signed
+        Whether Pixel Representation says two's complement.
+    planar
+        Planar Configuration: 0 where it is absent.
+    """
+
+    syntax: UID
+    keyword: str
+    n_frames: int
+    rows: int
+    columns: int
+    samples: int
+    photometric: str
+    allocated: int
+    stored: int
+    signed: bool
+    planar: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the dtype of a sample, in the machine's byte order."""
+        if self.keyword in FLOATS:
+            return np.dtype(FLOATS[self.keyword])
+        nbytes = {1: 1, 12: 2}.get(self.allocated, self.allocated // 8)
+        return np.dtype(f"{'i' if self.signed else 'u'}{nbytes}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of a frame as it is written, samples last."""
+        plane = (self.rows, self.columns)
+        return plane if self.samples == 1 else (*plane, self.samples)
+
+    @property
+    def n_values(self) -> int:
+        """Return how many samples of a frame are there; chroma may be subsampled."""
+        n = self.rows * self.columns * self.samples
+        return n // 3 * 2 if self.photometric.endswith("_422") else n
+
+    @property
+    def frame_bits(self) -> int:
+        """Return how many bits an uncompressed frame has."""
+        return self.n_values * self.allocated
+
+
+def read_form(dataset: pydicom.Dataset) -> Form:
+    """Return how the pixels of a data set are written.
+
+    Raises
+    ------
+    InputError
+        With the code ``truncated``, ``colour``, ``bit-depth`` or ``bad-image``.
+    """
+    # pydicom leaves out pixel data that end before their delimiter.
+    keyword = next((word for word in KEYWORDS if word in dataset), None)
+    if keyword is None:
+        raise InputError("truncated")
+    samples = int(dataset.SamplesPerPixel)
+    photometric = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
+    allocated = int(dataset.BitsAllocated)
+    is_float = keyword in FLOATS
+    form = Form(
+        syntax=dataset.file_meta.TransferSyntaxUID,
+        keyword=keyword,
+        n_frames=int(dataset.get("NumberOfFrames") or 1),
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        samples=samples,
+        photometric=photometric,
+        allocated=allocated,
+        stored=allocated if is_float else int(dataset.BitsStored),
+        signed=not is_float and int(dataset.PixelRepresentation) == 1,
+        planar=int(dataset.get("PlanarConfiguration") or 0),
+    )
+    code = image_code(photometric, samples) or depth_code(
+        keyword, allocated, form.stored, photometric
+    )
+    if code:
+        raise InputError(code)
+    return form
+
+
+def image_code(photometric: str | None, samples: int | None) -> str | None:
+    """Return the code of a combination that is not stored (PS3.3 C.7.6.3.1.2)."""
+    if samples is None or samples < 1 or not photometric:
+        return "bad-image"
+    if samples == 1:
+        known = photometric in MONOCHROME or photometric == PALETTE
+        return None if known else "bad-image"
+    if samples == 3:
+        return None if photometric in COLOURS else "colour"
+    return "colour" if samples == 4 else "bad-image"
+
+
+def depth_code(
+    keyword: str | None, allocated: int, stored: int, photometric: str
+) -> str | None:
+    """Return the code of a depth that is not stored (PS3.5 section 8.1.1)."""
+    if keyword in FLOATS:
+        whole = allocated == 8 * np.dtype(FLOATS[keyword]).itemsize
+        return None if whole and photometric in MONOCHROME else "bit-depth"
+    if allocated not in {1, 8, 12, 16, 32} or not 1 <= stored <= allocated:
+        return "bit-depth"
+    if allocated in {1, 12} and photometric not in MONOCHROME:
+        return "bit-depth"
+    if photometric.startswith("YBR") and stored not in {8, 16}:
+        return "bit-depth"
+    return "bit-depth" if photometric == PALETTE and allocated > 16 else None

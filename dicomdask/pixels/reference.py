@@ -1,0 +1,73 @@
+"""Decode by pydicom alone: what `verify` compares with."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.pixels.processing import apply_color_lut
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from dicomdask.errors import InputError
+from dicomdask.pixels.form import PALETTE
+from dicomdask.pixels.frames import HOSTILE
+
+
+def reference_frame(data: bytes, frame: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """Decode one frame by pydicom alone, for `verify` to compare with.
+
+    Parameters
+    ----------
+    data
+        The bytes of the file.
+    frame
+        Which frame, from 0.
+
+    Returns
+    -------
+    pixels : ndarray, shape (rows, columns), or (rows, columns, 3) of colour
+        Stored values.
+
+    Raises
+    ------
+    InputError
+        With the code ``bad-pixels``.
+    """
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True)
+        if not dataset.file_meta.get("TransferSyntaxUID"):
+            dataset.file_meta.TransferSyntaxUID = _written_in(dataset)
+        pixels = dataset.pixel_array
+        is_palette = dataset.PhotometricInterpretation == PALETTE
+        if is_palette:
+            pixels = apply_color_lut(pixels, _native_palette(dataset))
+        plane = 3 if is_palette or dataset.SamplesPerPixel > 1 else 2
+        frames: np.ndarray[Any, Any] = pixels.reshape(-1, *pixels.shape[-plane:])
+        return np.asarray(frames[frame])
+    except (*HOSTILE, MemoryError):
+        raise InputError("bad-pixels") from None
+
+
+def _native_palette(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """Return a data set whose palette is little endian: pydicom takes it for that."""
+    if dataset.file_meta.TransferSyntaxUID.is_little_endian:
+        return dataset
+    for colour in ("Red", "Green", "Blue"):
+        element = dataset.get(f"{colour}PaletteColorLookupTableData")
+        if element is not None:
+            swapped = np.frombuffer(element, np.uint16).byteswap().tobytes()
+            setattr(dataset, f"{colour}PaletteColorLookupTableData", swapped)
+    return dataset
+
+
+def _written_in(dataset: pydicom.FileDataset) -> UID:
+    """Return the uncompressed transfer syntax of what has been read."""
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return ImplicitVRLittleEndian
+    return ExplicitVRLittleEndian if little else ExplicitVRBigEndian
