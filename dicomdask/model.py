@@ -166,6 +166,7 @@ class Settings:
     """What the user decided; the same for every run that extends one store.
 
     `patch_size` counts slices, rows and columns; None leaves the chunks to the profile.
+    `policy_text` is what a policy file says; `policy` is its name then.
     """
 
     policy: str = "research"
@@ -176,6 +177,7 @@ class Settings:
     where: str | None = None
     patch_size: tuple[int, ...] | None = None
     codec: Codec = "lz4"
+    policy_text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

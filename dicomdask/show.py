@@ -7,7 +7,9 @@ from typing import Any
 
 from dicomdask import plan
 from dicomdask.commits import Commit
+from dicomdask.deid import Explained
 from dicomdask.errors import CODES
+from dicomdask.policy import OPTION_CODES, Policy, describe
 from dicomdask.runlog import Progress, StageUse
 from dicomdask.sheets import Join, Ranges, n_rows
 from dicomdask.splits import Split
@@ -353,3 +355,86 @@ def split_text(split: Split, output: str) -> str:
         lines += ["", *columns([(f"patients by {column}", *split.names), *rows])]
     notes = [f"note: {sentence}" for sentence in split.warnings]
     return "\n".join([*lines, "", *notes, f"written: {output}"])
+
+
+def policy_document(policy: Policy) -> dict[str, Any]:
+    """Return a policy as a document: what is in force, and each row's action."""
+    return {
+        "name": policy.name,
+        "options": list(policy.options),
+        "digest": policy.digest,
+        "codes": [list(code) for code in policy.codes],
+        "actions": [list(row) for row in describe(policy)],
+    }
+
+
+def policy_text(policy: Policy) -> str:
+    """Return what a policy does, one line an attribute."""
+    return _aligned([("attribute", "action", "because"), *describe(policy)])
+
+
+def explained_text(found: Sequence[Explained]) -> str:
+    """Return what becomes of each element of a file, one line an element."""
+    rows = [
+        ("  " * one.depth + one.tag, one.vr, one.name, one.action, one.reason)
+        for one in found
+    ]
+    return _aligned([("element", "VR", "attribute", "action", "because"), *rows])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = (
+        [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        for row in rows
+    )
+    return "\n".join("  ".join(row).rstrip() for row in cells)
+
+
+STATEMENT = """\
+# De-identification: policy {name}
+
+Digest of all rules: `{digest}`.
+Table E.1-1 of PS3.15 2024e, safe private elements of table E.3.10-1.
+
+Applied, and written to De-identification Method Code Sequence (0012,0064):
+
+| DCM | meaning (PS3.16 CID 7050) |
+|---|---|
+{codes}
+
+Options not in force: {off}.
+
+| action | attributes | is |
+|---|---|---|
+{actions}
+
+- What neither the table nor a list names is removed, at any depth.
+- Patient ID and Patient's Name become a keyed pseudonym. UIDs become keyed UIDs under
+  2.25, the same wherever they stand, unless they are retained.
+- Pixels that may hold burned-in text are not passed: the instance is rejected, but for
+  trusted modalities ({trusted}).
+- Faces are not removed from CT and MR of the head.
+"""
+ACTIONS = {
+    "X": "removed",
+    "Z": "emptied",
+    "D": "replaced by a keyed pseudonym",
+    "U": "UIDs replaced; sequences looked into",
+    "C": "dates shifted; of texts the words that name nobody kept",
+    "K": "kept: as it is by an option, else where the value proves harmless",
+}
+
+
+def statement_text(policy: Policy) -> str:
+    """Return a conformance statement (PS3.15 E.1.1) of a policy, in Markdown."""
+    actions = Counter(action for _, action, _ in describe(policy)[:-1])
+    off = [name for name in OPTION_CODES if name not in policy.options]
+    return STATEMENT.format(
+        name=policy.name,
+        digest=policy.digest,
+        codes="\n".join(f"| {code} | {meaning} |" for code, meaning in policy.codes),
+        off=", ".join(sorted(off)) or "none",
+        actions="\n".join(f"| {a} | {actions[a]} | {ACTIONS[a]} |" for a in ACTIONS),
+        trusted=", ".join(policy.trusted_pixels) or "none",
+    )

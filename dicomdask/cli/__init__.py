@@ -5,13 +5,14 @@ from typing import Final
 import click
 
 import dicomdask
-from dicomdask.cli import keep, labels, look, run, split
+from dicomdask.cli import keep, labels, look, policy, run, split
 
 COMMANDS: Final = (
     *(run.convert, run.index, run.plan, run.encode, run.commit),
     *(look.info, look.verify, look.demo),
     *(labels.pseudonymize, split.split),
     *(keep.vacuum, keep.forget),
+    policy.policy,
 )
 
 

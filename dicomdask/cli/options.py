@@ -47,7 +47,7 @@ policy_option = click.option(
     default="research",
     show_default=True,
     help="What becomes of each element: research (Basic Profile, dates shifted), "
-    "basic (dates go) or none.",
+    "basic (dates go), none, or a policy file (FILE.toml).",
 )
 option_option = click.option(
     "--option", "options", multiple=True, help="An option of PS3.15 Annex E besides."

@@ -96,13 +96,13 @@ def _clean_or_none(dataset: Dataset, policy: Policy, key: Key) -> Dataset | None
     try:
         if policy.name == "none":
             return _copy(dataset)
-        context = _context(dataset, policy, key)
+        context = context_of(dataset, policy, key)
         return _mark(_clean(dataset, context), policy, context)
     except Exception:  # noqa: BLE001 -- hostile bytes raise anything, with values in it
         return None
 
 
-def _context(dataset: Dataset, policy: Policy, key: Key) -> Context:
+def context_of(dataset: Dataset, policy: Policy, key: Key) -> Context:
     """Return what the cleaning of one instance needs to know."""
     issuer, study = (decoded(dataset, tag) for tag in (ISSUER, STUDY_UID))
     identity = patient_identity(decoded(dataset, PATIENT_ID), issuer, study)
@@ -133,7 +133,7 @@ def _clean(dataset: Dataset, context: Context) -> Dataset:
     for tag in sorted(dataset.keys()):
         rule = rules.get(int(tag))
         if rule is not None and int(tag) not in CODE_TAGS:
-            element = _clean_element(dataset, tag, rule, context)
+            element = clean_element(dataset, tag, rule, context)
             if element is not None:
                 kept[tag] = element
     if context.private:
@@ -144,9 +144,10 @@ def _clean(dataset: Dataset, context: Context) -> Dataset:
     return Dataset(kept)
 
 
-def _clean_element(
+def clean_element(
     dataset: Dataset, tag: BaseTag, rule: Rule, context: Context
 ) -> DataElement | None:
+    """Return what stays of one element, by its rule; None if nothing does."""
     if rule.action == "Z":
         return None if rule.vr == "SQ" else make_element(tag, rule.vr, [])
     if rule.vr == "SQ":
@@ -188,12 +189,12 @@ def _clean_sequence(
     if context.depth >= MAX_DEPTH:
         return None
     inner = replace(context, depth=context.depth + 1)
-    items = _items(dataset.get_item(tag), dataset)
+    items = items_of(dataset.get_item(tag), dataset)
     cleaned = [item for item in (_clean(item, inner) for item in items) if len(item)]
     return DataElement(tag, "SQ", Sequence(cleaned)) if cleaned else None
 
 
-def _items(element: Any, dataset: Dataset) -> Iterable[Dataset]:
+def items_of(element: Any, dataset: Dataset) -> Iterable[Dataset]:
     """Return the items of a sequence; none if it is damaged, or is no sequence."""
     value = element.value
     try:

@@ -22,6 +22,7 @@ from dicomdask.policy.decide import (
     TIME_ZONE,
     Decision,
 )
+from dicomdask.policy.files import parse_policy
 from dicomdask.policy.options import (
     CHARACTERISTICS,
     DESCRIPTORS,
@@ -51,6 +52,7 @@ __all__ = [
     "Vocabulary",
     "describe",
     "load_policy",
+    "parse_policy",
     "patient_identity",
     "retained",
     "safe_words",

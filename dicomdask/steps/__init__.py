@@ -6,6 +6,7 @@ again: it does what has no receipt yet. Nothing here touches an input; the tasks
 
 from dicomdask.runlog import Progress
 from dicomdask.steps.labels import pseudonymize
+from dicomdask.steps.policies import explain_file, get_policy
 from dicomdask.steps.removal import forget, vacuum
 from dicomdask.steps.session import Session, default_work, open_session
 from dicomdask.steps.stages import (
@@ -33,8 +34,10 @@ __all__ = [
     "convert",
     "default_work",
     "encode",
+    "explain_file",
     "finish",
     "forget",
+    "get_policy",
     "index",
     "make_plan",
     "open_session",

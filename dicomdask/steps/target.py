@@ -8,7 +8,7 @@ from dicomdask import commits, plan, storage
 from dicomdask.commits import Commit
 from dicomdask.errors import OptionError, PlanError, PolicyError, StoreError
 from dicomdask.model import FORMAT, Codec, Irregular, Profile, Settings
-from dicomdask.policy import load_policy
+from dicomdask.policy import Policy, load_policy, parse_policy
 from dicomdask.pseudonym import Key
 from dicomdask.steps.session import Session
 from dicomdask.tasks import planning
@@ -29,6 +29,7 @@ def set_target(
         If it was made with other settings, or they cannot be used.
     """
     check_settings(settings, limit)
+    settings = with_policy(settings)
     url = storage.resolve(store)
     check_places(url, session.work.url)
     job = session.work.require_job()
@@ -58,14 +59,43 @@ def check_places(store: str, work: str) -> None:
         )
 
 
+def with_policy(settings: Settings) -> Settings:
+    """Return the settings with what the policy file says that they name, if they do.
+
+    Raises
+    ------
+    PolicyError
+        If the file cannot be read or is damaged.
+    """
+    if not settings.policy.endswith(".toml"):
+        return settings
+    try:
+        text = storage.read(storage.resolve(settings.policy)).decode("utf-8")
+        name = parse_policy(text).name
+    except (OSError, UnicodeDecodeError):
+        raise PolicyError(
+            f"the policy file {settings.policy} cannot be read; check the path"
+        ) from None
+    except PolicyError as error:
+        raise PolicyError(f"{settings.policy}: {error}") from None
+    return replace(settings, policy=name, policy_text=text)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return the policy that settings name, by name or by file."""
+    found = with_policy(settings)
+    return load_policy(
+        found.policy,
+        options=found.options,
+        trusted_pixels=found.trusted_pixels,
+        text=found.policy_text,
+    )
+
+
 def check_settings(settings: Settings, limit: int | None) -> None:
     """Raise OptionError for settings that cannot be used."""
     try:
-        load_policy(
-            settings.policy,
-            options=settings.options,
-            trusted_pixels=settings.trusted_pixels,
-        )
+        policy_of(settings)
     except PolicyError as error:
         raise OptionError(str(error)) from None
     if settings.where is not None:

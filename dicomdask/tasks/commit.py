@@ -198,13 +198,17 @@ def summaries(
 
 
 def kept_settings(job: Job, key: Key) -> dict[str, Any]:
-    """Return the settings as a commit keeps them: --where may name a patient."""
+    """Return the settings as a commit keeps them: --where may name a patient.
+
+    What a policy file says may as well; its name and the policy's digest stay.
+    """
     where = job.settings.where
     hidden = None if where is None else key.digest("where", where)
     kept = asdict(job.settings) | {"where": hidden, "limit": job.limit}
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in kept.items()
+        if name != "policy_text"
     }
 
 

@@ -223,4 +223,5 @@ def job_policy(job: Job) -> Policy:
         settings.policy,
         options=settings.options,
         trusted_pixels=settings.trusted_pixels,
+        text=settings.policy_text,
     )
