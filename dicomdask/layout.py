@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from dicomdask.errors import OptionError
-from dicomdask.model import Codec, Kind, Layout, Profile
+from dicomdask.model import Codec, Layout, Profile
 
 SHARD_BYTES: Final = 256 << 20
 """A shard holds at most so many raw bytes, but never less than one frame of chunks."""
@@ -36,11 +36,11 @@ MOST_PATCH: Final = 4096
 
 
 def choose_layout(
-    kind: Kind,
     shape: tuple[int, ...],
     dtype: np.dtype[Any] | str,
     profile: Profile = "balanced",
     *,
+    coloured: bool = False,
     codec: Codec = "lz4",
     patch_size: tuple[int, ...] | None = None,
 ) -> Layout:
@@ -48,8 +48,6 @@ def choose_layout(
 
     Parameters
     ----------
-    kind
-        What the array shows.
     shape
         Elements along each axis; rows and columns are last.
     dtype
@@ -57,6 +55,9 @@ def choose_layout(
     profile
         `slice` makes a frame one chunk, `patch` chunks are small cubes, and `balanced`
         ones lie between.
+    coloured
+        Whether the axis before rows and columns is that of samples, which no chunk and
+        no shard cuts.
     codec
         How chunks are compressed.
     patch_size
@@ -71,23 +72,20 @@ def choose_layout(
         `SHARD_FRAMES`.
     """
     itemsize = np.dtype(dtype).itemsize
-    chunks = _chunks(kind, shape, profile, itemsize, patch_size)
+    samples = shape[-3:-2] if coloured else ()
+    chunks = _chunks(shape, samples, profile, itemsize, patch_size)
     return Layout(chunks, shards=_shards(shape, chunks, itemsize), codec=codec)
 
 
 def _chunks(
-    kind: Kind,
     shape: tuple[int, ...],
+    samples: tuple[int, ...],
     profile: Profile,
     itemsize: int,
     patch_size: tuple[int, ...] | None,
 ) -> tuple[int, ...]:
-    # Only colour images have samples before rows and columns, and they have three.
-    coloured = (
-        kind not in ("volume", "timeseries") and len(shape) > 2 and shape[-3] == 3
-    )
-    leading, frame = shape[: -3 if coloured else -2], shape[-3 if coloured else -2 :]
-    samples = frame[:-2]
+    n_leading = len(shape) - 2 - len(samples)
+    leading, frame = shape[:n_leading], shape[n_leading:]
     depth, plane = leading[-1:], frame[-2:]
     tile: tuple[int, ...] = frame
     if patch_size is not None:

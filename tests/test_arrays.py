@@ -127,7 +127,7 @@ def test_zarr_walks_the_whole_tree(tmp_path):
 def test_ngff_tools_accept_a_volume(tmp_path, dimensions, spacing, scale):
     shape = (2, 3, 4, 5, 6)[-len(dimensions) :]
     array = np.arange(prod(shape), dtype=np.uint16).reshape(shape)
-    layout = choose_layout("volume", shape, "uint16")
+    layout = choose_layout(shape, "uint16")
     write_dataset(tmp_path, dimensions, array, layout, spacing)
 
     image = Image.from_zarr(zarr.open_group(tmp_path / PLACE, mode="r"))
@@ -182,19 +182,23 @@ def test_remote_stores_open_with_their_options(monkeypatch):
 
 # ---------------------------------------------------------------------------- layouts
 
-KINDS = ("volume", "timeseries", "projection", "cine", "slide", "secondary")
 shapes = st.lists(st.integers(1, 700), min_size=2, max_size=5).map(tuple)
 
 
 @given(
-    st.sampled_from(KINDS),
     shapes,
     st.sampled_from(DTYPES),
     st.sampled_from(["slice", "balanced", "patch"]),
+    st.booleans(),
 )
-def test_layouts_hold_whole_chunks_and_whole_frames(kind, shape, dtype, profile):
-    layout = choose_layout(kind, shape, dtype, profile)
-    assert layout == choose_layout(kind, shape, np.dtype(dtype), profile)
+def test_layouts_hold_whole_chunks_and_whole_frames(shape, dtype, profile, coloured):
+    coloured = coloured and len(shape) > 2
+    if coloured:
+        shape = (*shape[:-3], 3, *shape[-2:])
+    layout = choose_layout(shape, dtype, profile, coloured=coloured)
+    assert layout == choose_layout(shape, np.dtype(dtype), profile, coloured=coloured)
+    if coloured:
+        assert layout.chunks[-3] == layout.shards[-3] == 3
     for extent, chunk, shard in zip(shape, layout.chunks, layout.shards, strict=True):
         assert 1 <= chunk <= extent
         assert shard % chunk == 0
@@ -215,7 +219,7 @@ def test_layouts_hold_whole_chunks_and_whole_frames(kind, shape, dtype, profile)
 
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=4).map(tuple))
 def test_shards_tile_an_array_exactly(shape):
-    layout = choose_layout("volume", shape, "uint16", "patch")
+    layout = choose_layout(shape, "uint16", "patch")
     seen = np.zeros(shape, int)
     counts = [-(-n // s) for n, s in zip(shape, layout.shards, strict=True)]
     for corner in product(*map(range, counts)):
@@ -225,23 +229,24 @@ def test_shards_tile_an_array_exactly(shape):
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape", "profile", "chunks", "shards"),
+    ("shape", "profile", "chunks", "shards", "coloured"),
     [
-        ("volume", (200, 512, 512), "slice", (1, 512, 512), (200, 512, 512)),
-        ("volume", (200, 512, 512), "balanced", (16, 128, 128), (208, 512, 512)),
-        ("volume", (200, 512, 512), "patch", (32, 64, 64), (224, 512, 512)),
-        ("volume", (3, 100, 90), "balanced", (3, 100, 90), (3, 100, 90)),
-        ("volume", (800, 512, 512), "slice", (1, 512, 512), (400, 512, 512)),
-        ("timeseries", (9, 40, 64, 64), "slice", (1, 1, 64, 64), (9, 40, 64, 64)),
-        ("timeseries", (9, 40, 64, 64), "balanced", (1, 16, 64, 64), (9, 48, 64, 64)),
-        ("projection", (3000, 2500), "slice", (3000, 2500), (3000, 2500)),
-        ("projection", (3000, 2500), "balanced", (512, 512), (3072, 2560)),
-        ("secondary", (3, 600, 800), "slice", (3, 600, 800), (3, 600, 800)),
-        ("cine", (40, 3, 600, 800), "slice", (1, 3, 600, 800), (40, 3, 600, 800)),
+        ((200, 512, 512), "slice", (1, 512, 512), (200, 512, 512), False),
+        ((200, 512, 512), "balanced", (16, 128, 128), (208, 512, 512), False),
+        ((200, 512, 512), "patch", (32, 64, 64), (224, 512, 512), False),
+        ((3, 100, 90), "balanced", (3, 100, 90), (3, 100, 90), False),
+        ((800, 512, 512), "slice", (1, 512, 512), (400, 512, 512), False),
+        ((9, 40, 64, 64), "slice", (1, 1, 64, 64), (9, 40, 64, 64), False),
+        ((9, 40, 64, 64), "balanced", (1, 16, 64, 64), (9, 48, 64, 64), False),
+        ((3000, 2500), "slice", (3000, 2500), (3000, 2500), False),
+        ((3000, 2500), "balanced", (512, 512), (3072, 2560), False),
+        ((3, 600, 800), "slice", (3, 600, 800), (3, 600, 800), True),
+        ((3, 600, 800), "slice", (1, 600, 800), (3, 600, 800), False),
+        ((40, 3, 600, 800), "slice", (1, 3, 600, 800), (40, 3, 600, 800), True),
     ],
 )
-def test_layouts_of_common_arrays(kind, shape, profile, chunks, shards):
-    layout = choose_layout(kind, shape, "uint16", profile)
+def test_layouts_of_common_arrays(shape, profile, chunks, shards, coloured):
+    layout = choose_layout(shape, "uint16", profile, coloured=coloured)
     assert layout == Layout(chunks, shards, "lz4")
 
 

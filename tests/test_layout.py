@@ -95,19 +95,19 @@ def test_an_aligned_patch_is_whole_chunks_and_any_touches_few(patch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "shape", "patch_size", "chunks"),
+    ("shape", "patch_size", "chunks", "coloured"),
     [
-        ("volume", (300, 512, 512), (64, 64, 64), (32, 32, 32)),
-        ("volume", (40, 512, 512), (64, 64, 64), (40, 32, 32)),
-        ("volume", (300, 512, 512), (1, 512, 512), (1, 512, 512)),
-        ("volume", (3, 100, 90), (64, 128, 128), (3, 100, 90)),
-        ("timeseries", (9, 128, 256, 256), (64, 64, 64), (1, 32, 32, 32)),
-        ("projection", (3000, 2500), (9, 256, 256), (256, 128)),
-        ("secondary", (3, 600, 800), (1, 128, 128), (3, 64, 128)),
+        ((300, 512, 512), (64, 64, 64), (32, 32, 32), False),
+        ((40, 512, 512), (64, 64, 64), (40, 32, 32), False),
+        ((300, 512, 512), (1, 512, 512), (1, 512, 512), False),
+        ((3, 100, 90), (64, 128, 128), (3, 100, 90), False),
+        ((9, 128, 256, 256), (64, 64, 64), (1, 32, 32, 32), False),
+        ((3000, 2500), (9, 256, 256), (256, 128), False),
+        ((3, 600, 800), (1, 128, 128), (3, 64, 128), True),
     ],
 )
-def test_layouts_for_patches(kind, shape, patch_size, chunks):
-    found = choose_layout(kind, shape, "uint16", patch_size=patch_size)
+def test_layouts_for_patches(shape, patch_size, chunks, coloured):
+    found = choose_layout(shape, "uint16", coloured=coloured, patch_size=patch_size)
     assert found.chunks == chunks
     assert found.codec == "lz4"
 

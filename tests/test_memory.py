@@ -134,7 +134,7 @@ def test_what_is_fetched_ahead_and_the_part_of_the_plan_count():
 @pytest.mark.parametrize("profile", ["slice", "balanced", "patch"])
 def test_shards_hold_few_frames_and_little_of_wide_values(profile: Any):
     def cut(shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
-        return layout.choose_layout("timeseries", shape, dtype, profile).shards
+        return layout.choose_layout(shape, dtype, profile).shards
 
     deep = cut((40, 3000, 64, 64), "int16")
     assert deep[0] * deep[1] <= layout.SHARD_FRAMES

@@ -756,18 +756,18 @@ class TestTasks:
 
     @pytest.mark.parametrize("profile", PROFILES)
     @pytest.mark.parametrize(
-        ("kind", "shape"),
+        "shape",
         [
-            ("volume", (700, 512, 512)),
-            ("volume", (3, 16, 12)),
-            ("timeseries", (40, 60, 128, 128)),
-            ("timeseries", (3000, 2, 512, 512)),
-            ("projection", (4000, 3000)),
-            ("volume", (1, 1)),
+            (700, 512, 512),
+            (3, 16, 12),
+            (40, 60, 128, 128),
+            (3000, 2, 512, 512),
+            (4000, 3000),
+            (1, 1),
         ],
     )
-    def test_so_do_those_of_chosen_layouts(self, profile, kind, shape):
-        layout = choose_layout(kind, shape, "int16", profile)
+    def test_so_do_those_of_chosen_layouts(self, profile, shape):
+        layout = choose_layout(shape, "int16", profile)
         volume = volume_with(shape, layout)
         assert_tiled(volume)
         whole = zip(layout.shards, layout.chunks, strict=True)

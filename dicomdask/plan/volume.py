@@ -75,10 +75,10 @@ def plan_volume(
     kind = _kind(stack)
     dtype = stored_dtype(first)
     layout = choose_layout(
-        kind,
         shape,
         dtype,
         settings.profile,
+        coloured="c" in dimensions,
         codec=settings.codec,
         patch_size=settings.patch_size,
     )

@@ -36,7 +36,7 @@ STAGES = (
     ("index: header", index_task.header, "read_instance"),
     ("read", resolve.storage, "read"),
     ("parse", resolve.header, "read_dataset"),
-    ("decode", encode.pixels, "decode_frames"),
+    ("decode", encode.pixels, "decode_frame"),
     ("decode: scale", encode.pixels, "modality_parameters"),
     ("de-identify", encode.deid, "clean_header"),
     ("header JSON", encode.deid, "header_json"),
@@ -94,7 +94,7 @@ def _convert(series: Series, folder: Path, numbers: Iterator[int]) -> np.ndarray
 def _naive(series: Series, store: Path) -> np.ndarray:
     """Do what one writes at first: no order, no geometry, nothing de-identified."""
     array = np.stack([pydicom.dcmread(path).pixel_array for path in series.paths])
-    layout = choose_layout("volume", array.shape, array.dtype)
+    layout = choose_layout(array.shape, array.dtype)
     codec = zarr.codecs.BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
     made = zarr.create_array(
         store,
@@ -116,7 +116,7 @@ class _Unavoidable:
         self._series = series
         self._policy, self._key = load_policy("research"), Key(bytes(range(32)))
         shape, dtype = series.stored.shape, series.stored.dtype
-        self._layout = choose_layout("volume", shape, dtype)
+        self._layout = choose_layout(shape, dtype)
         self._rounds: list[list[float]] = []
 
     def run(self) -> np.ndarray:

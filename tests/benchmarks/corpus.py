@@ -195,10 +195,10 @@ def _recut(source: Path, store: Path, profile: str, codec: str) -> None:
         old = Path(source, row["path"], "0")
         shape, dtype = tuple(row["shape"]), np.dtype(row["dtype"])
         layout = choose_layout(
-            row["kind"],
             shape,
             dtype,
             profile,  # type: ignore[arg-type]
+            coloured="c" in row["dimensions"],
             codec=codec,  # type: ignore[arg-type]
         )
         array = np.asarray(arrays.open_array(str(source), f"{row['path']}/0")[...])
