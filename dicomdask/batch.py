@@ -1,6 +1,6 @@
-"""Batches: boxes of several volumes that shall become one array. Pure arithmetic."""
+"""Boxes of volumes, and batches of them that become one array. Pure arithmetic."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -9,10 +9,47 @@ import numpy as np
 from dicomdask.errors import BatchError
 
 Box = tuple[slice, ...]
+Selector = int | slice | None
 Found = TypeVar("Found")
 
 N_NAMED: Final = 3
 """How many volumes a message names of each kind."""
+
+
+def is_index(selector: Selector) -> bool:
+    """Return whether a selector drops its axis."""
+    return selector is not None and not isinstance(selector, slice)
+
+
+def box_of(
+    volume_id: str,
+    dimensions: Sequence[str],
+    shape: Sequence[int],
+    wanted: Mapping[str, Selector],
+) -> Box:
+    """Return the box within a volume that selectors by axis stand for."""
+    for axis, selector in wanted.items():
+        if selector is not None and axis not in dimensions:
+            raise ValueError(
+                f"volume {volume_id} has no axis {axis}; its axes are "
+                f"{', '.join(dimensions)}"
+            )
+    pairs = zip(dimensions, shape, strict=True)
+    return tuple([_slice(wanted[axis], extent, axis) for axis, extent in pairs])
+
+
+def _slice(selector: Selector, extent: int, axis: str) -> slice:
+    if selector is None:
+        return slice(0, extent)
+    if not isinstance(selector, slice):
+        index = int(selector)
+        if not -extent <= index < extent:
+            raise IndexError(f"index {index} is out of bounds of {axis}, {extent} long")
+        return slice(index % extent, index % extent + 1)
+    start, stop, step = selector.indices(extent)
+    if step != 1:
+        raise ValueError(f"a slice along {axis} has step 1; take every nth afterwards")
+    return slice(start, max(start, stop))
 
 
 @dataclass(frozen=True, slots=True)

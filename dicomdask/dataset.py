@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import DTypeLike
 
 from dicomdask import arrays, batch, commits, splits, storage, tables
+from dicomdask.batch import Box, Selector
 from dicomdask.commits import Commit
 from dicomdask.errors import ReadError, ShardError, SplitError, StoreError
 from dicomdask.shards import ArrayMeta, Request, ShardReader, parse_metadata
@@ -21,10 +22,9 @@ from dicomdask.splits import Split
 from dicomdask.values import to_modality
 
 Values = Literal["stored", "modality"]
-Selector = int | slice | None
 Array = np.ndarray[Any, np.dtype[Any]]
-Box = tuple[slice, ...]
 
+CACHE_FOLDER_BYTES: Final = 64 << 30
 VALUES: Final = ("stored", "modality")
 
 
@@ -33,6 +33,9 @@ def open_dataset(
     *,
     commit: int | None = None,
     storage_options: Mapping[str, Any] | str | None = None,
+    cache_bytes: int = 0,
+    cache_folder: str | None = None,
+    cache_folder_bytes: int = CACHE_FOLDER_BYTES,
 ) -> "Dataset":
     """Open one state of a dataset.
 
@@ -48,6 +51,13 @@ def open_dataset(
         What opens the store: credentials, endpoint; see `storage.use_options`. They
         count for this URL in this process and in those it starts, and are not pickled
         with the dataset.
+    cache_bytes
+        Keeps decoded chunks in memory for later reads, at most so many bytes of them.
+    cache_folder
+        A local folder that keeps what is read of chunks, as it is stored, so that later
+        epochs ask the store for nothing. Processes and datasets may share it.
+    cache_folder_bytes
+        Bounds the bytes of all files there; what was used longest ago goes first.
 
     Raises
     ------
@@ -70,7 +80,12 @@ def open_dataset(
             f"{store} has no commit yet; run the `dicomdask convert` that began it "
             "again"
         )
-    return Dataset(url, found)
+    kept = (
+        None
+        if cache_folder is None
+        else storage.KeptRanges(cache_folder, cache_folder_bytes, origin=url)
+    )
+    return Dataset(url, found, cache_bytes=cache_bytes, kept=kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +124,20 @@ class Dataset:
     `volumes` holds all there is to know.
     """
 
-    def __init__(self, store: str, commit: Commit) -> None:
+    def __init__(
+        self,
+        store: str,
+        commit: Commit,
+        *,
+        cache_bytes: int = 0,
+        kept: storage.KeptRanges | None = None,
+    ) -> None:
         self.store = store
         self.commit = commit
         self._opened: dict[str, _Opened] = {}
-        self._reader = ShardReader(storage.Ranges(store))
+        self._reader = ShardReader(
+            storage.Ranges(store), cache_bytes=cache_bytes, kept=kept
+        )
 
     def __repr__(self) -> str:
         n = self.commit.counts["volumes"]
@@ -199,9 +223,9 @@ class Dataset:
         _check_values(values)
         volume = self._open(volume_id)
         wanted = {"t": t, "z": z, "c": c, "y": y, "x": x}
-        box = _box(volume, wanted)
+        box = batch.box_of(volume.volume_id, volume.dimensions, volume.shape, wanted)
         array = self._converted(self._read_box(volume, box), volume, box, values)
-        dropped = [_is_index(wanted[axis]) for axis in volume.dimensions]
+        dropped = [batch.is_index(wanted[axis]) for axis in volume.dimensions]
         if not any(dropped):
             return array
         return array[tuple(0 if drop else slice(None) for drop in dropped)]
@@ -430,32 +454,3 @@ def _of_volume(error: ShardError, volumes: Sequence[_Opened]) -> ShardError:
 def _check_values(values: str) -> None:
     if values not in VALUES:
         raise ValueError(f"values is one of {', '.join(VALUES)}")
-
-
-def _is_index(selector: Selector) -> bool:
-    return selector is not None and not isinstance(selector, slice)
-
-
-def _box(volume: _Opened, wanted: dict[str, Selector]) -> tuple[slice, ...]:
-    for axis, selector in wanted.items():
-        if selector is not None and axis not in volume.dimensions:
-            raise ValueError(
-                f"volume {volume.volume_id} has no axis {axis}; its axes are "
-                f"{', '.join(volume.dimensions)}"
-            )
-    pairs = zip(volume.dimensions, volume.shape, strict=True)
-    return tuple(_slice(wanted[axis], extent, axis) for axis, extent in pairs)
-
-
-def _slice(selector: Selector, extent: int, axis: str) -> slice:
-    if selector is None:
-        return slice(0, extent)
-    if not isinstance(selector, slice):
-        index = int(selector)
-        if not -extent <= index < extent:
-            raise IndexError(f"index {index} is out of bounds of {axis}, {extent} long")
-        return slice(index % extent, index % extent + 1)
-    start, stop, step = selector.indices(extent)
-    if step != 1:
-        raise ValueError(f"a slice along {axis} has step 1; take every nth afterwards")
-    return slice(start, max(start, stop))

@@ -79,6 +79,16 @@ class Source(Protocol):
         """
 
 
+class Kept(Protocol):
+    """Ranges that were fetched before and are at hand, such as on a local disk."""
+
+    def get(self, path: str, start: int, stop: int | None) -> memoryview | None:
+        """Return the bytes of a range of `Source.get_many`, as they were put."""
+
+    def put(self, path: str, start: int, stop: int | None, data: Any) -> None:
+        """Keep the bytes of a range."""
+
+
 class Request(NamedTuple):
     """A box of an array, and where it goes.
 
@@ -123,6 +133,8 @@ class _Job(NamedTuple):
     checked: bytearray
     data: Array
     places: Places
+    start: int | None
+    """Where it lies, if it was fetched just now."""
 
 
 class ShardReader:
@@ -142,6 +154,8 @@ class ShardReader:
         Bounds the memory that cached indexes take.
     cache_bytes
         Bounds the memory that decoded chunks take which are kept for later reads.
+    kept
+        Holds what was fetched, as it is stored, for later reads and other processes.
     """
 
     def __init__(
@@ -151,8 +165,9 @@ class ShardReader:
         max_gap: int | None = None,
         index_bytes: int = 64 << 20,
         cache_bytes: int = 0,
+        kept: Kept | None = None,
     ) -> None:
-        self._source = source
+        self._source, self._kept = source, kept
         self._max_gap = DISTANT_GAP * source.is_distant if max_gap is None else max_gap
         self._indexes: Recent[Index] = Recent(index_bytes)
         self._chunks: Recent[Array] = Recent(cache_bytes)
@@ -198,31 +213,37 @@ class ShardReader:
         wanted = _wanted(requests)
         nbytes = sum(len(chunks) * meta.nbytes for meta, chunks in wanted.values())
         try:
-            runs = self._runs(wanted)
-            if not (self._source.is_distant or self._chunks.budget):
-                runs = [run for run in runs if not self._read_into_place(run)]
-            if runs:
-                in_threads(self._deliver, self._fetch(runs), nbytes)
+            in_threads(self._deliver, self._jobs(wanted), nbytes)
         except FileNotFoundError as error:
             shard = error.filename
             raise shard_error(shard, f"shard {shard} is missing; {REPAIR}") from error
 
-    def _runs(self, wanted: Wanted) -> list[_Run]:
-        """Find out where chunks lie; those that are at hand go to their places."""
-        runs = []
+    def _jobs(self, wanted: Wanted) -> Iterator[list[_Job]]:
+        """Yield chunks to be decoded one after the other; fetch what is not at hand."""
+        runs: list[_Run] = []
         indexes = self._indexes_of(wanted)
         for shard, (meta, chunks) in wanted.items():
             index = indexes[shard]
             if self._chunks.budget:
-                chunks = self._without_kept(shard, chunks)
+                chunks = self._without_decoded(shard, chunks)
             located = locate(chunks, index, shard)
+            if self._kept is not None:
+                at_hand = self._find(shard, located)
+                located = [one for one in located if one[2] not in at_hand]
+                for n, data in at_hand.items():
+                    yield [_Job(shard, n, meta, index.checked, data, chunks[n], None)]
             runs += [
                 _Run(shard, meta, index.checked, run, chunks)
                 for run in join_runs(located, self._max_gap)
             ]
-        return runs
+        if not (self._source.is_distant or self._chunks.budget or self._kept):
+            runs = [run for run in runs if not self._read_into_place(run)]
+        if runs:
+            yield from self._fetch(runs)
 
-    def _without_kept(self, shard: str, chunks: dict[int, Places]) -> dict[int, Places]:
+    def _without_decoded(
+        self, shard: str, chunks: dict[int, Places]
+    ) -> dict[int, Places]:
         left = {}
         for number, places in chunks.items():
             chunk = self._chunks.get((shard, number))
@@ -243,12 +264,36 @@ class ShardReader:
                 found[shard] = index
         if missing:
             use_one_thread()
-            tails = [(shard, -size, None) for shard, size in missing]
-            for number, data in self._source.get_many(tails):
-                shard, size = missing[number]
-                index = parse_index(_received(data, size, shard), shard)
+            for shard, tail, is_new in self._tails(missing):
+                index = parse_index(tail, shard)
                 self._indexes.put(shard, index, index.nbytes)
                 found[shard] = index
+                if is_new and self._kept is not None:
+                    self._kept.put(shard, -tail.size, None, tail)
+        return found
+
+    def _tails(
+        self, missing: Sequence[tuple[str, int]]
+    ) -> Iterator[tuple[str, Array, bool]]:
+        """Yield the tails of shards, and whether they were fetched just now."""
+        left = []
+        for shard, size in missing:
+            data = self._kept and self._kept.get(shard, -size, None)
+            if data:
+                yield shard, _received(data, size, shard), False
+            else:
+                left.append((shard, -size, None))
+        for number, got in self._source.get_many(left) if left else ():
+            shard, size, _ = left[number]
+            yield shard, _received(got, -size, shard), True
+
+    def _find(self, shard: str, located: Iterable[Located]) -> dict[int, Array]:
+        """Return chunks that are kept, by number."""
+        found = {}
+        for start, stop, number in located:
+            data = self._kept and self._kept.get(shard, start, stop)
+            if data:
+                found[number] = _received(data, stop - start, shard)
         return found
 
     def _read_into_place(self, run: _Run) -> bool:
@@ -281,7 +326,9 @@ class ShardReader:
             first = located[0][0]
             buffer = _received(data, located[-1][1] - first, shard)
             jobs = [
-                _Job(shard, n, meta, checked, buffer[a - first : b - first], places[n])
+                _Job(
+                    shard, n, meta, checked, buffer[a - first : b - first], places[n], a
+                )
                 for a, b, n in located
             ]
             step = max(1, JOB_BYTES // meta.nbytes)
@@ -290,10 +337,13 @@ class ShardReader:
 
     def _deliver(self, jobs: Sequence[_Job]) -> None:
         """Check chunks that were never read, decode them, and put them in place."""
-        for shard, number, meta, checked, data, places in jobs:
-            if not checked[number]:
+        for shard, number, meta, checked, data, places, start in jobs:
+            is_to_keep = self._kept is not None and start is not None
+            if is_to_keep or not checked[number]:
                 check_chunk(data, meta, number, shard)
                 checked[number] = 1
+            if self._kept is not None and start is not None:
+                self._kept.put(shard, start, start + data.size, data)
             payload = data[:-CRC_BYTES]
             if self._chunks.budget:
                 chunk = decode(payload, meta)

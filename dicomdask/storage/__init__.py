@@ -16,6 +16,7 @@ from dicomdask.errors import DicomDaskError, StoreError
 from dicomdask.model import SourceFile
 from dicomdask.storage import local, remote, traffic, walk
 from dicomdask.storage.ahead import ahead
+from dicomdask.storage.kept import KeptRanges
 from dicomdask.storage.listed import NOT_A_FILE, OUTSIDE, Listed
 from dicomdask.storage.local import decode_path, encode_path
 from dicomdask.storage.options import OPTIONS_VARIABLE, options_of, use_options
@@ -27,6 +28,7 @@ __all__ = [
     "NOT_A_FILE",
     "OPTIONS_VARIABLE",
     "OUTSIDE",
+    "KeptRanges",
     "Listed",
     "Ranges",
     "Traffic",
