@@ -146,6 +146,15 @@ class Dataset:
     def __len__(self) -> int:
         return int(self.commit.counts["volumes"])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the tables out: another process reads those it needs."""
+        own = type(self)
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if not isinstance(getattr(own, name, None), cached_property)
+        }
+
     def _table(self, name: str) -> pd.DataFrame:
         return tables.to_frame(commits.read_table(self.store, self.commit, name))
 

@@ -24,6 +24,10 @@ legs = st.builds(
 )
 
 
+def state_of(n, leg):
+    return State(seed=0, epoch=0, mix=8, samples="", n_samples=n, legs=(leg,))
+
+
 def given_out(share, leg, start=0, stop=10**6):
     """Return the places that all ranks get in some batches."""
     return [
@@ -90,7 +94,7 @@ def test_seed_and_epoch_decide_the_order_and_nothing_else():
     assert (ordered() == backwards[::-1]).all()
     assert (ordered() != ordered(epoch=2)).any()
     assert (ordered() != ordered(seed=2)).any()
-    assert (ordered(shuffle=False) == range(100)).all()
+    assert (ordered(window=0) == range(100)).all()
 
 
 # --- shares -------------------------------------------------------------------
@@ -143,7 +147,7 @@ def test_a_worker_walks_one_run_of_the_order(n, leg):
 @settings(max_examples=300)
 @given(st.integers(1, 90), st.lists(st.tuples(legs, st.integers(0, 30)), min_size=1))
 def test_what_is_left_after_any_stops_is_what_was_not_seen(n, stops):
-    state = State(seed=0, epoch=0, n_samples=n, legs=(stops[0][0],))
+    state = state_of(n, stops[0][0])
     seen: list[int] = []
     for leg, more in stops:
         state = State.from_dict(json.loads(json.dumps(state.go_on(leg).to_dict())))
@@ -161,17 +165,17 @@ def test_what_is_left_after_any_stops_is_what_was_not_seen(n, stops):
 
 @given(st.integers(1, 120), legs, st.integers(0, 40))
 def test_the_same_ranks_and_workers_go_on_with_the_same_batches(n, leg, stop):
-    state = State(0, 0, n, (leg,)).after(stop)
+    state = state_of(n, leg).after(stop)
     resumed = State.from_dict(state.to_dict()).go_on(leg)
     assert resumed == state
-    whole, rest = State(0, 0, n, (leg,)).share(), resumed.share()
+    whole, rest = state_of(n, leg).share(), resumed.share()
     for rank in range(leg.world):
         for number in range(stop, whole.n_batches(rank)):
             assert (whole.batch(rank, number) == rest.batch(rank, number)).all()
 
 
 def test_a_state_that_cannot_be_resumed():
-    state = State(0, 0, 9, (Leg(),)).to_dict()
+    state = state_of(9, Leg()).to_dict()
     with pytest.raises(OptionError, match="version 0 of the order"):
         State.from_dict(state | {"version": 0})
     with pytest.raises(OptionError, match="not the state of a loader"):

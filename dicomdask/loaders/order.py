@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dicomdask.errors import OptionError
+
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -74,11 +76,10 @@ class Order:
     sizes
         How many samples each block has; samples are numbered block by block.
     seed, epoch
-        Any two integers; they decide the order, with `sizes`, `window` and `shuffle`.
+        Any two integers; they decide the order, with `sizes` and `window`.
     window
-        So many blocks are mixed with each other.
-    shuffle
-        False leaves the samples in the order of their numbers.
+        So many blocks are mixed with each other; 0 leaves the samples in the order of
+        their numbers.
     """
 
     def __init__(
@@ -88,20 +89,17 @@ class Order:
         seed: int,
         epoch: int,
         window: int = 8,
-        shuffle: bool = True,
     ) -> None:
-        if window < 1:
-            raise ValueError("a window has at least 1 block")
+        if window < 0:
+            raise OptionError("a window has 1 block or more, or 0 for no shuffling")
         self._sizes = np.asarray(sizes, np.int64)
-        self._firsts = _starts(self._sizes)
+        self._firsts = starts_of(self._sizes)
         self._key = key_of(VERSION, seed, epoch)
-        self._window, self._shuffle = window, shuffle
-        n = self._sizes.size
-        self._blocks = np.arange(n)
-        if shuffle and n:
-            self._blocks = permute(self._blocks, n, self._key)
-        ends = _starts(self._sizes[self._blocks])
-        self._starts = np.append(ends[:-1:window], ends[-1])
+        self._window, n = window, self._sizes.size
+        if window:
+            self._blocks = permute(range(n), n, self._key)
+            starts = starts_of(self._sizes[self._blocks])
+            self._starts = np.append(starts[:-1:window], starts[-1])
 
     def __len__(self) -> int:
         return int(self._firsts[-1])
@@ -109,7 +107,7 @@ class Order:
     def at(self, places: ArrayLike) -> Integers:
         """Return the numbers of the samples at some places of the order."""
         wanted = np.atleast_1d(np.asarray(places, np.int64))
-        if not self._shuffle:
+        if not self._window:
             return wanted.copy()
         windows = np.searchsorted(self._starts, wanted, side="right") - 1
         found = np.empty_like(wanted)
@@ -124,11 +122,11 @@ class Order:
         moved = permute(places - start, int(stop - start), key)
         first = window * self._window
         blocks = self._blocks[first : first + self._window]
-        starts = _starts(self._sizes[blocks])
+        starts = starts_of(self._sizes[blocks])
         which = np.searchsorted(starts, moved, side="right") - 1
         return self._firsts[blocks[which]] + moved - starts[which]
 
 
-def _starts(sizes: Integers) -> Integers:
+def starts_of(sizes: Integers) -> Integers:
     """Return where each of some runs starts, and where the last ends."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

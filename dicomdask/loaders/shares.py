@@ -58,16 +58,20 @@ class State:
 
     Attributes
     ----------
-    seed, epoch
-        They decide the order.
+    seed, epoch, mix
+        They decide the order; see `Samples.order`.
+    samples
+        Tells samples of other volumes or another sampler apart.
     n_samples
-        Of the whole epoch, to refuse a state of another dataset.
+        Of the whole epoch.
     legs
         What was consumed; the last one goes on.
     """
 
     seed: int
     epoch: int
+    mix: int
+    samples: str
     n_samples: int
     legs: tuple[Leg, ...]
 
@@ -91,18 +95,22 @@ class State:
                 f"{VERSION}; begin the epoch again, or finish it with the other release"
             )
         try:
-            legs = tuple(Leg(**leg) for leg in data["legs"])
-            return cls(data["seed"], data["epoch"], data["n_samples"], legs)
+            found = {name: value for name, value in data.items() if name != "version"}
+            found["legs"] = tuple(Leg(**leg) for leg in data["legs"])
+            return cls(**found)
         except (KeyError, TypeError) as error:
             raise OptionError("this is not the state of a loader") from error
 
     def go_on(self, leg: Leg) -> "State":
-        """Return the state with `leg` as the last one, or the last one going on."""
+        """Return the state with `leg` as the last one, which may be going on."""
         *before, last = self.legs
         if replace(last, batches=0) == replace(leg, batches=0):
             return self
-        kept = (*before, last) if last.batches else tuple(before)
-        return replace(self, legs=(*kept, leg))
+        if last.batches:
+            return replace(self, legs=(*self.legs, leg))
+        if not before:
+            return replace(self, legs=(leg,))
+        return replace(self, legs=tuple(before)).go_on(leg)
 
     def after(self, batches: int) -> "State":
         """Return the state after so many batches of the last leg, in all."""
