@@ -17,6 +17,7 @@ from dicomdask.commits.generations import (
     publish,
     read_columns,
     read_commit,
+    read_frame,
     read_rows,
     read_table,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "publish",
     "read_columns",
     "read_commit",
+    "read_frame",
     "read_part",
     "read_rows",
     "read_table",

@@ -4,7 +4,10 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Final
+
+import pandas as pd
 
 from dicomdask import storage, tables
 from dicomdask.commits.parts import TablePart, read_part
@@ -105,6 +108,37 @@ def read_table(store: str, commit: Commit, name: str) -> tables.Table:
     """
     parts = [read_part(store, part) for part in commit.tables.get(name, ())]
     return tables.sort(name, tables.concat(name, parts))
+
+
+def read_frame(store: str, commit: Commit, name: str) -> pd.DataFrame:
+    """Return one table of a commit as a dataframe; see `tables.lazy_frame`.
+
+    All digests are checked. One request a part, several at once from a distant store;
+    one more a part when a heavy column is looked at.
+
+    Raises
+    ------
+    ReadError
+        If a part is missing or damaged; also later, when a heavy column is looked at.
+    """
+    parts = commit.tables.get(name, ())
+    columns = tables.light_columns(name)
+    read = partial(
+        read_part, store, columns=columns, dictionaries=tables.REPEATING.get(name, ())
+    )
+    found = storage.ahead(
+        read,
+        parts,
+        is_remote=lambda _: not storage.is_local(store),
+        nbytes=lambda part: part.bytes,
+    )
+    light = (result() for _, result in found)
+    loads = [partial(_read_column, store, part) for part in parts]
+    return tables.lazy_frame(name, light, loads)
+
+
+def _read_column(store: str, part: TablePart, column: str) -> tables.Table:
+    return read_part(store, part, columns=[column])[column].combine_chunks()
 
 
 def read_rows(store: str, commit: Commit, name: str) -> list[dict[str, Any]]:

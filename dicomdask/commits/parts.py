@@ -33,9 +33,16 @@ class TablePart:
 
 
 def read_part(
-    store: str, part: TablePart, *, columns: Sequence[str] | None = None
+    store: str,
+    part: TablePart,
+    *,
+    columns: Sequence[str] | None = None,
+    dictionaries: Sequence[str] = (),
 ) -> tables.Table:
-    """Return one part of a table; raise ReadError if it is missing or damaged."""
+    """Return one part of a table; raise ReadError if it is missing or damaged.
+
+    `columns` and `dictionaries` are as in `tables.from_parquet`.
+    """
     try:
         data = storage.read(storage.join(store, part.path))
     except FileNotFoundError:
@@ -49,7 +56,7 @@ def read_part(
             f"{part.path} in {store} is damaged (its digest is not the commit's); "
             "restore it, or convert again from the sources"
         )
-    return tables.from_parquet(data, columns)
+    return tables.from_parquet(data, columns, dictionaries=dictionaries)
 
 
 def write_part(

@@ -4,25 +4,21 @@ No DICOM and no Dask: a training node needs numpy, pandas, pyarrow, fsspec and c
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from math import prod
-from typing import Any, Final, Literal, Unpack
+from typing import Any, Final, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import DTypeLike
 
-from dicomdask import arrays, batch, commits, splits, storage, tables
+from dicomdask import arrays, batch, commits, storage
 from dicomdask.batch import Box, Selector
 from dicomdask.commits import Commit
-from dicomdask.errors import ReadError, ShardError, SplitError, StoreError
-from dicomdask.shards import ArrayMeta, Request, ShardReader, parse_metadata
-from dicomdask.splits import Split
+from dicomdask.dataset.opened import Array, Opened
+from dicomdask.dataset.tables import Tables
+from dicomdask.errors import ShardError, StoreError
+from dicomdask.shards import Request, ShardReader
 from dicomdask.values import to_modality
 
 Values = Literal["stored", "modality"]
-Array = np.ndarray[Any, np.dtype[Any]]
 
 CACHE_FOLDER_BYTES: Final = 64 << 30
 VALUES: Final = ("stored", "modality")
@@ -88,36 +84,7 @@ def open_dataset(
     return Dataset(url, found, cache_bytes=cache_bytes, kept=kept)
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What a read needs of a volume's row, taken out of the table once."""
-
-    volume_id: str
-    revision: str
-    path: str
-    zarr_json: str
-    meta: ArrayMeta | None
-    dimensions: tuple[str, ...]
-    shape: tuple[int, ...]
-    scale: tuple[float, float] | None
-
-    @classmethod
-    def of(cls, row: "pd.Series[Any]") -> "_Opened":
-        slope, intercept = row["slope"], row["intercept"]
-        varies = pd.isna(slope) or pd.isna(intercept)
-        return cls(
-            volume_id=row["volume_id"],
-            revision=row["revision"],
-            path=f"{row['path']}/0",
-            zarr_json=row["zarr_json"],
-            meta=parse_metadata(row["zarr_json"]),
-            dimensions=tuple(row["dimensions"]),
-            shape=tuple(int(extent) for extent in row["shape"]),
-            scale=None if varies else (float(slope), float(intercept)),
-        )
-
-
-class Dataset:
+class Dataset(Tables):
     """One state of a dataset, as `open_dataset` returns it.
 
     Tables are read when first used. An array costs no request for metadata: its row in
@@ -132,62 +99,12 @@ class Dataset:
         cache_bytes: int = 0,
         kept: storage.KeptRanges | None = None,
     ) -> None:
-        self.store = store
-        self.commit = commit
-        self._opened: dict[str, _Opened] = {}
+        super().__init__(store, commit)
+        self._opened: dict[str, Opened] = {}
+        self._scales: dict[str, tuple[Array, Array]] = {}
         self._reader = ShardReader(
             storage.Ranges(store), cache_bytes=cache_bytes, kept=kept
         )
-
-    def __repr__(self) -> str:
-        n = self.commit.counts["volumes"]
-        return f"<dicomdask.Dataset {self.store} commit {self.commit.n}: {n} volumes>"
-
-    def __len__(self) -> int:
-        return int(self.commit.counts["volumes"])
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the tables out: another process reads those it needs."""
-        own = type(self)
-        return {
-            name: value
-            for name, value in self.__dict__.items()
-            if not isinstance(getattr(own, name, None), cached_property)
-        }
-
-    def _table(self, name: str) -> pd.DataFrame:
-        return tables.to_frame(commits.read_table(self.store, self.commit, name))
-
-    @cached_property
-    def volumes(self) -> pd.DataFrame:
-        """One row a volume."""
-        return self._table("volumes")
-
-    @cached_property
-    def frames(self) -> pd.DataFrame:
-        """One row a stored frame: its SOP instance, where it lies, slope, intercept."""
-        return self._table("frames")
-
-    @cached_property
-    def instances(self) -> pd.DataFrame:
-        """One row a stored instance: de-identified attributes."""
-        return self._table("instances")
-
-    @cached_property
-    def inputs(self) -> pd.DataFrame:
-        """One row an input: its outcome and the reason."""
-        return self._table("inputs")
-
-    @cached_property
-    def _rows(self) -> dict[str, int]:
-        return {name: row for row, name in enumerate(self.volumes["volume_id"])}
-
-    def row(self, volume_id: str) -> "pd.Series[Any]":
-        """Return a volume's row of `volumes`; raise KeyError if there is none."""
-        try:
-            return self.volumes.iloc[self._rows[volume_id]]
-        except KeyError:
-            raise KeyError(f"no volume {volume_id} in {self.store}") from None
 
     def read(
         self,
@@ -314,7 +231,7 @@ class Dataset:
         self,
         out: Array,
         items: Sequence[batch.Item],
-        volumes: Sequence[_Opened],
+        volumes: Sequence[Opened],
         values: Values,
         fill: float | None,
     ) -> None:
@@ -336,7 +253,7 @@ class Dataset:
             ):
                 target[...] = self._converted(array, volume, box, values)
 
-    def _dtype(self, volume: _Opened, values: Values) -> np.dtype[Any]:
+    def _dtype(self, volume: Opened, values: Values) -> np.dtype[Any]:
         if values == "modality":
             return np.dtype(np.float64)
         if volume.meta is not None:
@@ -345,7 +262,7 @@ class Dataset:
         return dtype
 
     def _converted(
-        self, stored: Array, volume: _Opened, box: Box, values: Values
+        self, stored: Array, volume: Opened, box: Box, values: Values
     ) -> Array:
         """Return the stored values of a box as the values that are wanted."""
         if values == "modality":
@@ -353,54 +270,15 @@ class Dataset:
             return to_modality(stored, *scale)
         return stored
 
-    def split(
-        self,
-        fractions: Mapping[str, float] | None = None,
-        *,
-        extends: str | None = None,
-        **options: Unpack[splits.Options],
-    ) -> Split:
-        """Share out the patients, so that none is both trained on and tested on.
-
-        Parameters
-        ----------
-        fractions, options
-            As `splits.make_split` has them: seed, stratify, labels, on, hold_out,
-            hold_out_into.
-        extends
-            A file that `Split.save` wrote, if it is there: its patients keep their
-            place, whatever else is asked for.
-
-        Examples
-        --------
-        >>> ds.split(stratify=["Modality"])["train"]  # doctest: +SKIP
-        """
-        before = None if extends is None else splits.read_split_table(extends)
-        return splits.make_split(self.volumes, fractions, previous=before, **options)
-
-    def read_split(self, path: str) -> Split:
-        """Return a split that `Split.save` or `dicomdask split` wrote.
-
-        Patients that came to the dataset later are in none of its parts; its
-        `warnings` count them.
-
-        Raises
-        ------
-        SplitError
-            If there is none, or it puts a patient into two parts.
-        """
-        table = splits.read_split_table(path)
-        if table is None:
-            raise SplitError(f"there is no split at {path}; make one: dicomdask split")
-        return splits.bind(self.volumes, table)
-
-    def _open(self, volume_id: str) -> _Opened:
+    def _open(self, volume_id: str) -> Opened:
         volume = self._opened.get(volume_id)
         if volume is None:
-            volume = self._opened[volume_id] = _Opened.of(self.row(volume_id))
+            volume = self._opened[volume_id] = Opened.of(
+                self.volumes, self.row_number(volume_id)
+            )
         return volume
 
-    def _read_box(self, volume: _Opened, box: Box) -> Array:
+    def _read_box(self, volume: Opened, box: Box) -> Array:
         if volume.meta is not None:
             try:
                 return self._reader.read(volume.path, volume.meta, box)
@@ -409,7 +287,7 @@ class Dataset:
         return np.asarray(self._plain(volume)[box])
 
     def _read_boxes(
-        self, volumes: Sequence[_Opened], boxes: Sequence[Box], outs: Sequence[Array]
+        self, volumes: Sequence[Opened], boxes: Sequence[Box], outs: Sequence[Array]
     ) -> None:
         requests = []
         for volume, box, out in zip(volumes, boxes, outs, strict=True):
@@ -422,35 +300,23 @@ class Dataset:
         except ShardError as error:
             raise _of_volume(error, volumes) from error.__cause__
 
-    def _plain(self, volume: _Opened) -> Any:
+    def _plain(self, volume: Opened) -> Any:
         """Return zarr-python's array, for what our reader does not know."""
         return arrays.array_from_metadata(volume.zarr_json, self.store, volume.path)
 
     def _scale_by_frame(
-        self, volume: _Opened, box: tuple[slice, ...]
+        self, volume: Opened, box: tuple[slice, ...]
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return slopes and intercepts over the leading axes of a box."""
-        frames = self.frames
-        mine = frames[
-            (frames["volume_id"] == volume.volume_id)
-            & (frames["revision"] == volume.revision)
-        ]
-        leading = [axis for axis in volume.dimensions if axis in ("t", "z")]
-        shape = volume.shape[: len(leading)]
-        if len(mine) != prod(shape):
-            raise ReadError(
-                f"the frames table lacks frames of volume {volume.volume_id}; convert "
-                "its series again"
-            )
-        ordered = mine.sort_values(leading) if leading else mine
-        slope, intercept = (
-            ordered[name].to_numpy(float).reshape(shape)[box[: len(leading)]]
-            for name in ("slope", "intercept")
-        )
-        return slope, intercept
+        scale = self._scales.get(volume.volume_id)
+        if scale is None:
+            frames = self.frames_of(volume.volume_id)
+            scale = self._scales[volume.volume_id] = volume.scales(frames)
+        leading = box[: len(volume.leading)]
+        return scale[0][leading], scale[1][leading]
 
 
-def _of_volume(error: ShardError, volumes: Sequence[_Opened]) -> ShardError:
+def _of_volume(error: ShardError, volumes: Sequence[Opened]) -> ShardError:
     """Return the error of a shard as that of the volume that it belongs to."""
     for volume in volumes:
         if error.shard.startswith(f"{volume.path}/"):

@@ -9,9 +9,13 @@ from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from dicomdask.errors import ReadError
+from dicomdask.tables.frames import Load, to_lazy_frame
+from dicomdask.tables.frames import from_frame as from_frame
+from dicomdask.tables.frames import to_frame as to_frame
+from dicomdask.tables.parquet import from_parquet as from_parquet
+from dicomdask.tables.parquet import n_rows as n_rows
+from dicomdask.tables.parquet import to_parquet as to_parquet
 
 Row = TypeVar("Row")
 Table = pa.Table
@@ -184,6 +188,15 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The order of rows within a run; by the first of these rows are dropped."""
 
+HEAVY: Final[dict[str, tuple[str, ...]]] = {
+    "volumes": ("statistics", "header"),
+    "instances": ("header",),
+}
+"""Columns that take most of a table, and that few look at."""
+
+REPEATING: Final[dict[str, tuple[str, ...]]] = {"volumes": ("zarr_json",)}
+"""Long texts of which many are alike."""
+
 SUMS: Final = ("n_frames", "raw_bytes", "stored_bytes")
 """The columns of volumes of which a summary holds sums."""
 
@@ -350,6 +363,29 @@ def add_summaries(summaries: Iterable[Summary]) -> dict[str, dict[str, int]]:
     }
 
 
+def light_columns(name: str) -> list[str]:
+    """Return the columns of one of the dataset's tables without the heavy ones."""
+    heavy = HEAVY.get(name, ())
+    return [column for column in SCHEMAS[name].names if column not in heavy]
+
+
+def lazy_frame(
+    name: str, parts: Iterable[pa.Table], loads: Sequence[Load]
+) -> pd.DataFrame:
+    """Return light columns of all parts as a dataframe; the heavy ones are loaded then.
+
+    Values are those of `to_frame`, and so is the order of columns; rows are in the
+    table's own order. Lists and structures become objects when they are looked at.
+    """
+    return to_lazy_frame(
+        parts,
+        loads,
+        schema=SCHEMAS[name],
+        keys=SORT_KEYS[name],
+        later=HEAVY.get(name, ()),
+    )
+
+
 def news(
     wanted: pa.Table, there: pa.Table, key: str
 ) -> tuple[pa.Table, frozenset[str]]:
@@ -396,50 +432,6 @@ def part_to_parquet(part: Mapping[str, Any]) -> bytes:
     return to_parquet(table, dictionaries=False)
 
 
-def to_parquet(table: pa.Table, *, dictionaries: bool = True) -> bytes:
-    """Return a table as a Parquet file; the same table gives the same bytes."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd",
-        store_schema=False,
-        use_dictionary=dictionaries,
-    )
-    return bytes(sink.getvalue())
-
-
-def from_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the table of a Parquet file.
-
-    Raises
-    ------
-    ReadError
-        If the bytes are damaged.
-    """
-    try:
-        return _read(pa.BufferReader(data), columns)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ReadError(f"a Parquet part is damaged ({type(error).__name__})") from None
-
-
-def n_rows(data: bytes) -> int:
-    """Return how many rows a Parquet file has, by its footer; ReadError if damaged."""
-    try:
-        return int(pq.read_metadata(pa.BufferReader(data)).num_rows)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ReadError(f"a Parquet part is damaged ({type(error).__name__})") from None
-
-
-def _read(source: Any, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read without Arrow's own threads: the tasks are parallel already.
-
-    Pools that Arrow starts also outlive the interpreter, which then may abort at exit.
-    """
-    with pq.ParquetFile(source, pre_buffer=False) as file:
-        return file.read(columns and list(columns), use_threads=False)
-
-
 def frame_from_parquet(data: bytes) -> pd.DataFrame:
     """Return a Parquet file of records as a typed dataframe."""
     return to_frame(from_parquet(data))
@@ -448,20 +440,3 @@ def frame_from_parquet(data: bytes) -> pd.DataFrame:
 def empty_frame(record: type) -> pd.DataFrame:
     """Return a dataframe without rows, typed as `frame_from_parquet` does."""
     return to_frame(record_schema(record).empty_table())
-
-
-def from_frame(frame: pd.DataFrame) -> pa.Table:
-    """Return a dataframe as a table, its index left out."""
-    return pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata()
-
-
-def to_frame(table: pa.Table) -> pd.DataFrame:
-    """Return a table as a dataframe whose integers stay integers where some miss."""
-    frame: pd.DataFrame = table.to_pandas(types_mapper=_TYPES.get, use_threads=False)
-    return frame
-
-
-_TYPES: Final = {
-    pa.int64(): pd.Int64Dtype(),
-    pa.bool_(): pd.BooleanDtype(),
-}

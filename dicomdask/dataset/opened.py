@@ -1,0 +1,77 @@
+"""What a read needs of a volume, taken out of the tables once."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dicomdask.errors import ReadError
+from dicomdask.shards import ArrayMeta, parse_metadata
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A volume that can be read: what its row says of its array."""
+
+    volume_id: str
+    revision: str
+    path: str
+    zarr_json: str
+    meta: ArrayMeta | None
+    dimensions: tuple[str, ...]
+    shape: tuple[int, ...]
+    scale: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, volumes: pd.DataFrame, number: int) -> "Opened":
+        """Take what is needed out of a row; other columns are not looked at."""
+        row = {name: volumes[name].array[number] for name in _COLUMNS}
+        slope, intercept = row["slope"], row["intercept"]
+        varies = pd.isna(slope) or pd.isna(intercept)
+        return cls(
+            volume_id=row["volume_id"],
+            revision=row["revision"],
+            path=f"{row['path']}/0",
+            zarr_json=row["zarr_json"],
+            meta=parse_metadata(row["zarr_json"]),
+            dimensions=tuple(row["dimensions"]),
+            shape=tuple(int(extent) for extent in row["shape"]),
+            scale=None if varies else (float(slope), float(intercept)),
+        )
+
+    @property
+    def leading(self) -> tuple[str, ...]:
+        """Return the axes that count frames; they come first."""
+        return tuple(axis for axis in self.dimensions if axis in ("t", "z"))
+
+    def scales(self, frames: pd.DataFrame) -> tuple[Array, Array]:
+        """Return slopes and intercepts over the leading axes, from the volume's frames.
+
+        Raises
+        ------
+        ReadError
+            If frames are missing.
+        """
+        leading = list(self.leading)
+        shape = self.shape[: len(leading)]
+        if len(frames) != prod(shape):
+            raise ReadError(
+                f"the frames table lacks frames of volume {self.volume_id}; convert "
+                "its series again"
+            )
+        ordered = frames.sort_values(leading) if leading else frames
+        slope, intercept = (
+            ordered[name].to_numpy(float).reshape(shape)
+            for name in ("slope", "intercept")
+        )
+        return slope, intercept
+
+
+_COLUMNS = (
+    *("volume_id", "revision", "path", "zarr_json", "dimensions", "shape"),
+    *("slope", "intercept"),
+)

@@ -1,0 +1,183 @@
+"""Opening a dataset of very many volumes: requests, memory, time; and what is amiss."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import fsspec
+import pytest
+
+import dicomdask
+from dicomdask import commits, storage
+from dicomdask.commits import runs
+from dicomdask.errors import ReadError
+from tests.builders import make_series, write_series
+from tests.many import add_volumes
+from tests.test_lazy import plainly
+
+SMALL = 800
+PARTS = {"volumes": 128, "frames": 256, "instances": 128, "inputs": 128}
+HEAVY = ("header", "statistics")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, convert):
+    """Return a dataset of very many volumes in many small parts; one has an array."""
+    folder = tmp_path_factory.mktemp("many")
+    write_series(folder / "in", make_series(5))
+    store = folder / "store.zarr"
+    convert(folder / "in", store)
+    with patch.dict(runs.PART_ROWS, PARTS):
+        add_volumes(str(store), SMALL)
+    return store
+
+
+@pytest.fixture(scope="module")
+def many_in_memory(many):
+    """Return the same dataset where each request counts."""
+    url = "memory://many/store.zarr"
+    memory = fsspec.filesystem("memory")
+    for path in sorted(many.rglob("*")):
+        if path.is_file():
+            memory.pipe(f"/many/store.zarr/{path.relative_to(many)}", path.read_bytes())
+    yield url
+    memory.rm("/many", recursive=True)
+
+
+@pytest.fixture
+def requests(monkeypatch):
+    """Return what storage is asked for."""
+    found = []
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+
+        def call(*args):
+            found.append((name, *args[-1:]))
+            return original(*args)
+
+        monkeypatch.setattr(owner, name, call)
+
+    get_many = storage.Ranges.get_many
+
+    def count(self, wanted):
+        found.extend(("range", one) for one in wanted)
+        return get_many(self, wanted)
+
+    monkeypatch.setattr(storage.Ranges, "get_many", count)
+    watch(storage.Ranges, "read_into")
+    for name in ("read", "exists", "list_names", "open_blocks"):
+        watch(storage, name)
+    return found
+
+
+def is_waiting(column):
+    return all(callable(piece) for piece in column.array._column._pieces)
+
+
+def test_no_request_a_volume(many_in_memory, requests):
+    ds = dicomdask.open_dataset(many_in_memory)
+    n_parts = len(ds.commit.tables["volumes"])
+    assert n_parts >= 6
+    assert len(requests) == 3
+    volumes = ds.volumes
+    assert len(volumes) == SMALL + 1
+    assert len(requests) == 3 + n_parts
+    assert [one[0] for one in requests[3:]] == ["read"] * n_parts
+    [name] = volumes[volumes["n_frames"] == 5]["volume_id"]
+    assert ds.read(name, z=0).shape == (16, 12)
+    assert len(requests) == 3 + n_parts + 2
+    assert all(is_waiting(volumes[column]) for column in HEAVY)
+
+
+def test_one_row_reads_one_part(many, requests):
+    ds = dicomdask.open_dataset(str(many))
+    volume_id = ds.volumes["volume_id"][700]
+    requests.clear()
+    row = ds.row(volume_id)
+    assert len(json.loads(row["header"])) > 40
+    assert len(row["statistics"]["histogram"]) == 64
+    assert len(requests) == len(HEAVY)
+    ds.row(volume_id)
+    assert len(requests) == len(HEAVY)
+
+
+def test_the_frame_is_that_of_the_whole_table(many):
+    ds = dicomdask.open_dataset(str(many))
+    for name in ("volumes", "frames", "instances", "inputs"):
+        wanted = commits.read_table(ds.store, ds.commit, name).to_pandas()
+        found = getattr(ds, name)
+        assert list(found.columns) == list(wanted.columns)
+        for column in found.columns:
+            one, other = plainly(list(found[column])), plainly(list(wanted[column]))
+            assert one == other, column
+
+
+def test_frames_of_one_volume_are_found_without_the_others(many, requests):
+    ds = dicomdask.open_dataset(str(many))
+    n_parts = len(ds.commit.tables["frames"])
+    assert n_parts >= 6
+    for volume_id in ds.volumes["volume_id"][[3, 700, SMALL]]:
+        requests.clear()
+        found = ds.frames_of(volume_id)
+        assert len(requests) <= 3  # one a run, where keys meet two
+        wanted = ds.frames[ds.frames["volume_id"] == volume_id]
+        assert len(found) == len(wanted) > 0
+        assert found["slope"].tolist() == wanted["slope"].tolist()
+        assert found["z"].tolist() == wanted["z"].tolist()
+
+
+def test_a_volume_takes_little_memory(many):
+    ds = dicomdask.open_dataset(str(many))
+    light = ds.volumes.memory_usage(index=False).sum() / SMALL
+    header = ds.volumes["header"].str.len().mean()
+    assert header > 3000
+    assert light < 2000
+
+
+def test_a_part_that_is_gone_by_the_time_it_is_looked_at(many, tmp_path):
+    store = tmp_path / "store.zarr"
+    shutil.copytree(many, store)
+    ds = dicomdask.open_dataset(str(store))
+    assert len(ds.volumes) == SMALL + 1
+    shutil.rmtree(store / "tables" / "volumes")
+    assert ds.volumes["Modality"].isin(["CT", "MR", "PT"]).all()
+    with pytest.raises(ReadError, match="is named by the commit but missing"):
+        list(ds.volumes["header"])
+
+
+MEASURE = """
+import re, sys, time
+from pathlib import Path
+import dicomdask
+dicomdask.open_dataset
+start = time.perf_counter()
+ds = dicomdask.open_dataset(sys.argv[1])
+volumes = ds.volumes
+[name] = volumes[volumes["n_frames"] == 5]["volume_id"]
+ds.read(name, z=0)
+seconds = time.perf_counter() - start
+status = Path("/proc/self/status").read_text()
+print(len(volumes), seconds, int(re.search(r"VmHWM:\\s*(\\d+)", status)[1]) / 1e3)
+"""
+
+
+def test_a_hundred_thousand_volumes_open_at_once(tmp_path, convert, full):
+    n = 100_000 if full else 4096
+    write_series(tmp_path / "in", make_series(5))
+    convert(tmp_path / "in", tmp_path / "store.zarr")
+    add_volumes(str(tmp_path / "store.zarr"), n)
+    found = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(tmp_path / "store.zarr")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    rows, seconds, megabytes = map(float, found.stdout.split())
+    assert rows == n + 1
+    assert seconds <= (2 if full else 10)
+    assert megabytes <= (500 if full else 300)
