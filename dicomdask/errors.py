@@ -34,7 +34,10 @@ CODES: Final[dict[str, str]] = {
     "If you have looked yourself, allow the modality with --trust-pixels.",
     "colour": "Colour of four samples, or in a form that is none of RGB, YBR and "
     "palettes of 8 or 16 bits, is not stored.",
-    "enhanced-multiframe": "Enhanced multi-frame objects are not stored yet.",
+    "enhanced-multiframe": "Enhanced multi-frame objects whose frames lie in another "
+    "space than the patient's (slides, eyes, vessels) are not stored yet.",
+    "functional-groups": "The functional groups that describe the frames are missing, "
+    "or not as many as the frames.",
     "multiframe": "Multi-frame objects are not stored yet.",
     "segmentation": "Segmentations are not stored yet.",
     "mosaic": "Siemens mosaics are not untiled yet.",

@@ -1,11 +1,16 @@
 """Frames: what the header says of each plane, for splitting and placing them.
 
-A single-frame instance is the case of one frame: its facts are the instance's own.
+A single-frame instance is the case of one frame: its facts are the instance's own. The
+facts of many frames travel packed: a worker may hold thousands of instances.
 """
 
 import dataclasses
-from dataclasses import dataclass
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from dicomdask.model import Instance
 
@@ -40,6 +45,7 @@ class FrameFacts:
     content_time: str | None = None
     trigger_time: float | None = None
     stack_id: str | None = None
+    dimension_index_values: tuple[int, ...] = ()
     rescale_slope: float | None = None
     rescale_intercept: float | None = None
 
@@ -47,7 +53,7 @@ class FrameFacts:
 OF_INSTANCE = tuple(
     field.name
     for field in dataclasses.fields(FrameFacts)
-    if field.name != "frame_number"
+    if field.name not in {"frame_number", "dimension_index_values"}
 )
 """The facts that a single-frame instance tells by fields of the same name."""
 
@@ -77,5 +83,45 @@ class Frame:
 
 def frames_of(instance: Instance) -> tuple[Frame, ...]:
     """Return the frames of an instance, in their order in the file."""
-    facts = FrameFacts(**{name: getattr(instance, name) for name in OF_INSTANCE})
-    return (Frame(instance, facts),)
+    own = FrameFacts(**{name: getattr(instance, name) for name in OF_INSTANCE})
+    if not instance.frame_facts:
+        return (Frame(instance, own),)
+    seen: dict[Any, Any] = {}
+    return tuple(
+        Frame(instance, replace(own, frame_number=number, **told))
+        for number, told in enumerate(_unpack(instance.frame_facts, seen), 1)
+    )
+
+
+def pack(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    """Return facts as few bytes; what is the same for all frames stands once.
+
+    Parameters
+    ----------
+    columns
+        One sequence for each fact, with a value a frame; {} gives no bytes.
+    """
+    if not columns:
+        return b""
+    n = len(next(iter(columns.values())))
+    each = {name: one for name, one in columns.items() if len(set(one)) > 1}
+    same = {name: one[0] for name, one in columns.items() if name not in each}
+    text = json.dumps({"n": n, "same": same, "each": each}, separators=(",", ":"))
+    return zlib.compress(text.encode(), 6)
+
+
+def _unpack(packed: bytes, seen: dict[Any, Any]) -> list[dict[str, Any]]:
+    """Return what each frame tells: a value that is empty is not told."""
+    document = json.loads(zlib.decompress(packed))
+    same = _told(document["same"], seen)
+    columns = document["each"].items()
+    return [
+        same | _told({name: column[k] for name, column in columns}, seen)
+        for k in range(document["n"])
+    ]
+
+
+def _told(values: Mapping[str, Any], seen: dict[Any, Any]) -> dict[str, Any]:
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    told = ((k, v) for k, v in tuples.items() if v not in (None, ()))
+    return {k: seen.setdefault((k, v), v) for k, v in told}

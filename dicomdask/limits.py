@@ -19,3 +19,8 @@ HEADER_TEXT_BYTES: Final = 16 << 20
 """What the headers of one shard's frames have not in common takes at most this."""
 TRAILER_BYTES: Final = 1 << 20
 """A deflated data set may hold so much besides its header and its pixels."""
+
+BATCH_BYTES: Final = 16 << 20
+"""Frames of one file are read and decoded together up to about this, or one by one."""
+MAX_FRAMES: Final = 1 << 16
+"""An object of more frames that functional groups describe is refused."""

@@ -42,6 +42,7 @@ class Instance:
     `etag` is that of the listing; it decides no name and no digest, so that a copied
     pile gives the same dataset.
     `header_bytes` is how much there is in front of the pixels, inflated.
+    `frame_facts` is what differs from frame to frame, packed; see `frames`.
     """
 
     url: str
@@ -104,6 +105,7 @@ class Instance:
     etag: str = ""
     header_bytes: int = 0
     red_palette_color_lookup_table_descriptor: tuple[float, ...] = ()
+    frame_facts: bytes = b""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -128,6 +130,7 @@ OWN_FIELDS: Final = frozenset(
         "etag",
         "header_digest",
         "header_bytes",
+        "frame_facts",
         "pixel_keyword",
         "has_modality_lut",
         "is_mosaic",
@@ -195,7 +198,8 @@ class PlannedFrame:
 
     `index` is its place in the volume's leading axes: () for a single frame, (z,) for a
     volume, (t, z) for a time series. `position` is ImagePositionPatient in mm, LPS.
-    `etag` is that of the listing, empty where it is not known.
+    `etag` is that of the listing, empty where it is not known. `offset` is where its
+    pixels start in the file; None where they cannot be read without those of others.
     """
 
     url: str
@@ -206,6 +210,7 @@ class PlannedFrame:
     position: tuple[float, ...]
     source_key: str
     etag: str = ""
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +262,11 @@ class PlannedVolume:
     def frame_bytes(self) -> int:
         """Return the bytes of a decoded frame."""
         return prod(self.frame_shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def source_bytes(self) -> int:
+        """Return the bytes of its files, each counted once."""
+        return sum({frame.url: frame.size for frame in self.frames}.values())
 
     @property
     def raw_bytes(self) -> int:

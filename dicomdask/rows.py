@@ -34,20 +34,44 @@ TAGS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedFrame:
-    """What is known of one frame after it was decoded, de-identified."""
+PER_FRAME: Final = f"{tag_for_keyword('PerFrameFunctionalGroupsSequence'):08X}"
+SHARED: Final = f"{tag_for_keyword('SharedFunctionalGroupsSequence'):08X}"
+_COLUMNS: Final = frozenset((*(TAGS[n] for n in tables.VOLUME_ATTRIBUTES), "00281053"))
 
-    planned: PlannedFrame
+
+@dataclass(frozen=True, slots=True)
+class EncodedInstance:
+    """What is known of one instance after its frames were decoded, de-identified."""
+
+    source_key: str
     header: Header
     transfer_syntax_uid: str
-    slope: float
-    intercept: float
     site_key: str | None
     device_key: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedFrame:
+    """What is known of one frame after it was decoded, de-identified.
+
+    `header` is what the header says of this frame alone, as text: its functional
+    groups; None in an object of one frame.
+    """
+
+    planned: PlannedFrame
+    slope: float
+    intercept: float
+    header: str | None = None
+
+
 _NONE: Final[Header] = {}
+
+
+def split_header(header: Header) -> tuple[Header, list[str]]:
+    """Return a header without what it says of single frames, and that as texts."""
+    groups = header.get(PER_FRAME, {}).get("Value", [])
+    rest = {tag: element for tag, element in header.items() if tag != PER_FRAME}
+    return rest, list(map(to_text, groups))
 
 
 class Frames:
@@ -57,20 +81,28 @@ class Frames:
         self.text_bytes = 0
         self._first: Header = {}
         self._varying: set[str] = set()
-        self._held: list[tuple[EncodedFrame, str]] = []
+        self._held: list[tuple[EncodedInstance, str]] = []
+        self._frames: list[tuple[EncodedFrame, str | None]] = []
 
-    def add(self, frame: EncodedFrame) -> None:
-        """Take one more frame."""
-        self._first = self._first if self._held else frame.header
+    def add(self, instance: EncodedInstance, frames: Sequence[EncodedFrame]) -> None:
+        """Take frames of one instance; its header counts where it comes first."""
+        uid = attribute(instance.header, "SOPInstanceUID")
+        if instance.source_key not in {one.source_key for one, _ in self._held[-1:]}:
+            self._add_header(instance)
+        self.text_bytes += sum(len(frame.header or "") for frame in frames)
+        self._frames += [(frame, uid) for frame in frames]
+
+    def _add_header(self, instance: EncodedInstance) -> None:
+        self._first = self._first if self._held else instance.header
         other = {
-            tag: frame.header.get(tag)
-            for tag in self._first.keys() | frame.header.keys()
-            if frame.header.get(tag) != self._first.get(tag)
+            tag: instance.header.get(tag)
+            for tag in self._first.keys() | instance.header.keys()
+            if instance.header.get(tag) != self._first.get(tag)
         }
         text = json.dumps(other, separators=(",", ":"))
         self.text_bytes += len(text)
         self._varying |= other.keys()
-        self._held.append((replace(frame, header=_NONE), text))
+        self._held.append((replace(instance, header=_NONE), text))
 
     @property
     def constant(self) -> dict[str, Any]:
@@ -78,22 +110,31 @@ class Frames:
         return {t: e for t, e in self._first.items() if t not in self._varying}
 
     @property
-    def first(self) -> EncodedFrame:
-        """Return the first frame."""
-        return next(iter(self))
+    def first(self) -> EncodedInstance:
+        """Return the first instance."""
+        return next(self.instances())
 
     def only(self, name: str) -> Any:
         """Return the value of a field that all frames share, or None."""
-        return _only({getattr(frame, name) for frame, _ in self._held})
+        return _only({getattr(frame, name) for frame, _ in self._frames})
+
+    def only_of_instances(self, name: str) -> Any:
+        """Return the value of a field that all instances share, or None."""
+        return _only({getattr(one, name) for one, _ in self._held})
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._frames)
 
-    def __iter__(self) -> Iterator[EncodedFrame]:
-        for frame, text in self._held:
+    def __iter__(self) -> Iterator[tuple[EncodedFrame, str | None]]:
+        """Yield each frame with the SOP Instance UID of its instance."""
+        return iter(self._frames)
+
+    def instances(self) -> Iterator[EncodedInstance]:
+        """Yield each instance, its header whole."""
+        for instance, text in self._held:
             found = {**self._first, **json.loads(text)}
             header = {tag: e for tag, e in found.items() if e is not None}
-            yield replace(frame, header=header)
+            yield replace(instance, header=header)
 
 
 def part_of(
@@ -111,15 +152,12 @@ def part_of(
         "revision": volume.revision,
         "series_key": volume.series_key,
     }
-    frame_rows: list[Row] = []
-    instance_rows: list[Row] = []
-    for frame in frames:
-        frame_rows.append(names | _frame_row(volume, frame))
-        instance_rows.append(names | _instance_row(frame, constant))
     return {
         "volume": _volume_row(volume, frames, constant, zarr_json, shard_bytes),
-        "frames": frame_rows,
-        "instances": instance_rows,
+        "frames": [names | _frame_row(volume, *found) for found in frames],
+        "instances": [
+            names | _instance_row(one, constant) for one in frames.instances()
+        ],
         "values": statistics.values,
         "counts": statistics.counts,
         "n_padding": statistics.n_padding,
@@ -143,6 +181,7 @@ def _volume_row(
     zarr_json: str,
     shard_bytes: int,
 ) -> Row:
+    told = {**_of_groups(frames, constant), **constant}
     return {
         "volume_id": volume.volume_id,
         "revision": volume.revision,
@@ -157,7 +196,7 @@ def _volume_row(
         "zarr_json": zarr_json,
         "affine": volume.affine or None,
         "spacing_mm": volume.spacing_mm or None,
-        "units": units(constant),
+        "units": units(told),
         "slope": frames.only("slope"),
         "intercept": frames.only("intercept"),
         "axis_keyword": volume.axis_keyword,
@@ -172,38 +211,58 @@ def _volume_row(
         "warnings": volume.warnings,
         "header": to_text(constant),
         "series_key": volume.series_key,
-        "site_key": frames.only("site_key"),
-        "device_key": frames.only("device_key"),
-        **{name: attribute(constant, name) for name in tables.VOLUME_ATTRIBUTES},
+        "site_key": frames.only_of_instances("site_key"),
+        "device_key": frames.only_of_instances("device_key"),
+        **{name: attribute(told, name) for name in tables.VOLUME_ATTRIBUTES},
     }
+
+
+def _of_groups(frames: Frames, constant: Header) -> Header:
+    """Return what functional groups say of all frames alike (PS3.3 C.7.6.16)."""
+    shared = constant.get(SHARED, {}).get("Value", [{}])[0]
+    own = [_leaves(json.loads(frame.header)) for frame, _ in frames if frame.header]
+    return _leaves(shared) | (constant_header(own) if len(own) == len(frames) else {})
+
+
+def _leaves(group: Header, depth: int = 3) -> dict[str, Any]:
+    """Return the attributes inside the macros of a group that are columns."""
+    found: dict[str, Any] = {}
+    for tag, element in group.items():
+        if tag in _COLUMNS:
+            found.setdefault(tag, element)
+        elif element.get("vr") == "SQ" and depth:
+            for item in element.get("Value", [])[:1]:
+                found = _leaves(item, depth - 1) | found
+    return found
 
 
 def _only(found: set[Any]) -> Any:
     return found.pop() if len(found) == 1 else None
 
 
-def _frame_row(volume: PlannedVolume, frame: EncodedFrame) -> Row:
+def _frame_row(volume: PlannedVolume, frame: EncodedFrame, uid: str | None) -> Row:
     leading = volume.dimensions[: volume.n_leading]
     index = dict(zip(leading, frame.planned.index, strict=True))
     return {
         "t": index.get("t"),
         "z": index.get("z"),
-        "SOPInstanceUID": attribute(frame.header, "SOPInstanceUID"),
+        "SOPInstanceUID": uid,
         "frame_number": frame.planned.frame + 1,  # frames count from 1 in DICOM
         "source_key": frame.planned.source_key,
         "ImagePositionPatient": frame.planned.position or None,
         "slope": frame.slope,
         "intercept": frame.intercept,
+        "header": frame.header,
     }
 
 
-def _instance_row(frame: EncodedFrame, constant: Header) -> Row:
-    varying = {tag: e for tag, e in frame.header.items() if tag not in constant}
+def _instance_row(instance: EncodedInstance, constant: Header) -> Row:
+    varying = {tag: e for tag, e in instance.header.items() if tag not in constant}
     return {
-        "source_key": frame.planned.source_key,
-        "TransferSyntaxUID": frame.transfer_syntax_uid,
+        "source_key": instance.source_key,
+        "TransferSyntaxUID": instance.transfer_syntax_uid,
         "header": to_text(varying),
-        **{name: attribute(frame.header, name) for name in INSTANCE_ATTRIBUTES},
+        **{name: attribute(instance.header, name) for name in INSTANCE_ATTRIBUTES},
     }
 
 
@@ -251,22 +310,25 @@ def merge_parts(parts: Sequence[Row]) -> Row:
     constant = constant_header(headers)
     volume = dict(rows[0])
     volume["header"] = to_text(constant)
-    volume["units"] = units(constant)
+    if len({row["units"] for row in rows}) > 1:
+        volume["units"] = "unspecified"
     volume["n_frames"] = sum(row["n_frames"] for row in rows)
     volume["stored_bytes"] = sum(row["stored_bytes"] for row in rows)
     for name in ("slope", "intercept", "site_key", "device_key"):
         volume[name] = _only({row[name] for row in rows})
     for name in tables.VOLUME_ATTRIBUTES:
-        volume[name] = attribute(constant, name)
+        first, *others = (row[name] for row in rows)
+        volume[name] = first if all(other == first for other in others) else None
     volume["statistics"] = _statistics(parts).summary()
+    instances: dict[str, Row] = {}  # one may have frames in several shards
+    for part, header in zip(parts, headers, strict=True):
+        for row in part["instances"]:
+            whole = _with_elements(row, header, constant)
+            instances.setdefault(row["source_key"], whole)
     return {
         "volume": volume,
         "frames": [row for part in parts for row in part["frames"]],
-        "instances": [
-            _with_elements(row, header, constant)
-            for part, header in zip(parts, headers, strict=True)
-            for row in part["instances"]
-        ],
+        "instances": list(instances.values()),
     }
 
 

@@ -190,7 +190,7 @@ def plan_document(
         "frames": sum(len(volume.frames) for volume in volumes),
         "tasks": sum(len(list(plan.volume_tasks(volume))) for volume in volumes),
         "kinds": dict(sorted(Counter(volume.kind for volume in volumes).items())),
-        "source_bytes": sum(f.size for volume in volumes for f in volume.frames),
+        "source_bytes": sum(volume.source_bytes for volume in volumes),
         "raw_bytes": sum(volume.raw_bytes for volume in volumes),
         "task_memory_bytes": max(map(plan.largest_task_bytes, parts), default=0),
         "worker_memory_bytes": memory,

@@ -9,12 +9,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "dicomdask"
 
 FLOORS = {
-    1: {"errors", "limits", "model", "pseudonym", "standard"},
+    1: {"errors", "frames", "limits", "model", "pseudonym", "standard"},
     2: {
         "address",
         "batch",
         "burnedin",
-        "frames",
         "geometry",
         "header",
         "layout",
@@ -35,6 +34,7 @@ FLOORS = {
     9: {"__main__"},
 }
 WITHIN_A_FLOOR = {
+    ("frames", "model"),
     ("pseudonym", "errors"),
     ("verify", "tasks"),  # the barrier guards verify too
 }

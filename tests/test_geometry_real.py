@@ -49,9 +49,6 @@ REPEATED = {"ge/dti/001": (2, 4), "ge/dti/002": (4, 4), "ge/fmri/001": (2, 4)}
 
 NOT_STORED = {
     "generic/rgb/001": "colour",
-    "hyperfine/anatomical/001": "enhanced-multiframe",
-    "philips_enhanced/anatomical/001": "enhanced-multiframe",
-    "siemens_multiframe/anatomical/001": "enhanced-multiframe",
 }
 
 

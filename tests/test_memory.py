@@ -318,10 +318,13 @@ def test_frames_give_back_the_headers_they_were_given():
     frames = rows.Frames()
     (planned_frame,) = volume_of(make_stack(1)).frames
     for header in headers:
+        source = header["00080018"]["Value"][0]
         frames.add(
-            rows.EncodedFrame(planned_frame, header, "1.2", 1.0, 0.0, None, None)
+            rows.EncodedInstance(source, header, "1.2", None, None),
+            [rows.EncodedFrame(planned_frame, 1.0, 0.0)],
         )
-    assert [frame.header for frame in frames] == headers
+    assert [one.header for one in frames.instances()] == headers
+    assert [uid for _, uid in frames] == ["1", "2", "3"]
     assert frames.constant == rows.constant_header(headers)
     assert frames.first.header == headers[0]
     assert len(frames) == 3

@@ -22,7 +22,14 @@ from dicomdask.model import (
 )
 from tests.strategies import make_planned_instance, messy_series
 
-SAMPLES = {int: 3, float: 0.25, bool: True, tuple[int, ...]: (1, 2)}
+SAMPLES = {
+    int: 3,
+    int | None: 5,
+    bytes: b"packed",
+    float: 0.25,
+    bool: True,
+    tuple[int, ...]: (1, 2),
+}
 
 
 def make_record(record):

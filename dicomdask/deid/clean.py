@@ -41,6 +41,8 @@ PATIENT_ID: Final = 0x00100020
 ISSUER: Final = 0x00100021
 STUDY_UID: Final = 0x0020000D
 PIXEL_REPRESENTATION: Final = 0x00280103
+PER_FRAME: Final = 0x52009230
+"""Its items are those of frames, by their order, so none of them is dropped."""
 CODE_VALUE, CODE_SCHEME, CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
 LONG_CODE_VALUE: Final = 0x00080119
 CODE_TAGS: Final = frozenset({CODE_VALUE, LONG_CODE_VALUE, CODE_SCHEME, CODE_MEANING})
@@ -190,7 +192,8 @@ def _clean_sequence(
         return None
     inner = replace(context, depth=context.depth + 1)
     items = items_of(dataset.get_item(tag), dataset)
-    cleaned = [item for item in (_clean(item, inner) for item in items) if len(item)]
+    every = (_clean(item, inner) for item in items)
+    cleaned = [item for item in every if len(item) or int(tag) == PER_FRAME]
     return DataElement(tag, "SQ", Sequence(cleaned)) if cleaned else None
 
 

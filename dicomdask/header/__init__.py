@@ -5,6 +5,13 @@ from dicomdask.header.read import (
     read_dataset,
     read_instance,
     read_patient,
+    read_piece,
 )
 
-__all__ = ["MAX_INFLATED_BYTES", "read_dataset", "read_instance", "read_patient"]
+__all__ = [
+    "MAX_INFLATED_BYTES",
+    "read_dataset",
+    "read_instance",
+    "read_patient",
+    "read_piece",
+]

@@ -162,3 +162,41 @@ def _skip(prefix: Prefix, position: int, syntax: Syntax) -> int:
             implicit = is_item and is_implicit(prefix.data, position)
             open_.append(open_[-1] or implicit)
     return position
+
+
+def walk_items(
+    prefix: Prefix, sequence: Element, syntax: Syntax
+) -> Iterator[Iterator[tuple[Element, Syntax]]]:
+    """Yield the items of a sequence that was read, each as an iterator of elements.
+
+    Elements come with how they are written; those of an item have to be taken before
+    the next item is asked for. Bytes that are no items end the sequence.
+    """
+    position = sequence.start
+    stop = len(prefix.data)
+    if sequence.length != UNDEFINED:
+        stop = min(stop, position + sequence.length)
+    while position + 8 <= stop:
+        item = _element(prefix, position, Syntax(syntax.endian, implicit=True))
+        if item.tag != ITEM:
+            return
+        end = min(stop, item.start + item.length)
+        if item.length == UNDEFINED:
+            end = _skip(prefix, item.start, syntax)
+        implicit = syntax.implicit or is_implicit(prefix.data, item.start)
+        yield _walk_item(prefix, item.start, end, Syntax(syntax.endian, implicit))
+        position = end
+
+
+def _walk_item(
+    prefix: Prefix, position: int, stop: int, syntax: Syntax
+) -> Iterator[tuple[Element, Syntax]]:
+    while position + 8 <= stop:
+        element = _element(prefix, position, syntax)
+        if element.tag == ITEM_END:
+            return
+        yield element, syntax
+        if element.length == UNDEFINED:
+            position = _skip(prefix, element.start, syntax)
+        else:
+            position = element.start + element.length

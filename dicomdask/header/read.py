@@ -17,6 +17,8 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from dicomdask.errors import InputError
+from dicomdask.frames import pack
+from dicomdask.header import groups
 from dicomdask.header.elements import (
     BIG_ENDIAN,
     EXPLICIT,
@@ -36,6 +38,7 @@ from dicomdask.model import Instance, SourceFile
 MAX_INFLATED_BYTES: Final = 1 << 30
 """A deflated data set that inflates to more is refused."""
 
+PIXEL_DATA: Final = 0x7FE00010
 _PIXELS: Final = {
     0x7FE00008: "FloatPixelData",
     0x7FE00009: "DoubleFloatPixelData",
@@ -54,7 +57,7 @@ _DEFLATED: Final = {
 _WANTED: Final = frozenset(
     (
         *(*TAGS.values(), _META_CLASS, _META_SYNTAX, CHARACTER_SET),
-        *(_DIRECTORY, _MODALITY_LUT, _SPECTRUM),
+        *(_DIRECTORY, _MODALITY_LUT, _SPECTRUM, *groups.WANTED),
     )
 )
 _UID: Final = re.compile(r"[0-2](\.\d+)+")
@@ -103,6 +106,7 @@ def read_instance(
     _refuse_without_pixels(header, values, keyword)
     if not all(values[field] for field in UIDS):
         raise InputError("missing-uid")
+    n_frames = header.n_frames()
     return Instance(
         url=source.url,
         size=source.size,
@@ -110,7 +114,8 @@ def read_instance(
         etag=source.etag,
         header_digest=_digest(header.prefix.data, stop),
         transfer_syntax_uid=syntax,
-        number_of_frames=header.n_frames(),
+        number_of_frames=n_frames,
+        frame_facts=pack(groups.read_columns(header, n_frames)),
         pixel_keyword=keyword,
         has_modality_lut=header.has_items(_MODALITY_LUT),
         is_mosaic="MOSAIC" in values["image_type"],
@@ -168,13 +173,46 @@ def read_dataset(
         # pydicom leaves out everything where compressed pixels lack their end.
         if len(dataset) == 0:
             raise InputError("truncated")
-        if not dataset.file_meta.get("TransferSyntaxUID"):
-            implicit, little = dataset.original_encoding
-            explicit = EXPLICIT if little else BIG_ENDIAN
-            uid = pydicom.uid.UID(IMPLICIT if implicit else explicit)
-            dataset.file_meta.TransferSyntaxUID = uid
+        _say_syntax(dataset)
     except InputError:
         raise
+    except _HOSTILE:
+        raise InputError("bad-header") from None
+    return dataset
+
+
+def _say_syntax(dataset: pydicom.dataset.FileDataset) -> None:
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        implicit, little = dataset.original_encoding
+        explicit = EXPLICIT if little else BIG_ENDIAN
+        uid = pydicom.uid.UID(IMPLICIT if implicit else explicit)
+        dataset.file_meta.TransferSyntaxUID = uid
+
+
+def read_piece(head: bytes, body: bytes, n: int) -> pydicom.dataset.FileDataset:
+    """Return the data set of some frames of a file, as if it held no others.
+
+    Parameters
+    ----------
+    head
+        The bytes of the file up to its pixels, which are not compressed.
+    body
+        The pixels of the frames.
+    n
+        How many frames they are.
+
+    Raises
+    ------
+    InputError
+        With the code ``bad-header``.
+    """
+    try:
+        stream = io.BytesIO(head)
+        dataset = pydicom.dcmread(stream, force=True, stop_before_pixels=True)
+        _say_syntax(dataset)
+        dataset.NumberOfFrames = n
+        vr = "OB" if dataset.BitsAllocated <= 8 else "OW"
+        dataset.add_new(PIXEL_DATA, vr, body)
     except _HOSTILE:
         raise InputError("bad-header") from None
     return dataset
@@ -276,6 +314,7 @@ def _parse(header: Header, start: int) -> tuple[str, str | None, int]:
     uid = uid or guess_syntax(prefix.data, start)
     header.endian = ">" if uid == BIG_ENDIAN else "<"
     syntax = Syntax(header.endian, is_implicit(prefix.data, start))
+    header.syntax = syntax
     for element in walk_elements(prefix, start, syntax):
         if element.tag in _PIXELS:
             return uid, _PIXELS[element.tag], element.start

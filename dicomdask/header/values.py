@@ -9,7 +9,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from dicomdask.errors import InputError
-from dicomdask.header.elements import ITEM, UNDEFINED, Element, Prefix
+from dicomdask.header.elements import ITEM, UNDEFINED, Element, Prefix, Syntax
 from dicomdask.limits import MAX_VALUE_BYTES
 from dicomdask.model import column_name
 
@@ -69,7 +69,18 @@ class Header:
     def __init__(self, prefix: Prefix) -> None:
         self.elements: dict[int, Element] = {}
         self.endian = "<"
+        self.syntax = Syntax("<", implicit=False)
         self.prefix = prefix
+
+    def view(self, elements: dict[int, Element]) -> "Header":
+        """Return the values of other elements of this header, of an item's say."""
+        view = Header(self.prefix)
+        view.endian, view.syntax = self.endian, self.syntax
+        view.elements = elements
+        charset = self.elements.get(CHARACTER_SET)
+        if charset is not None:
+            view.elements.setdefault(CHARACTER_SET, charset)
+        return view
 
     def raw(self, tag: int) -> bytes | None:
         """Return the bytes of a value; `None` where it is absent."""
@@ -96,12 +107,15 @@ class Header:
 
     def numbers(self, field: str) -> tuple[float, ...]:
         """Return the values of a number; those that cannot be read are NaN."""
-        tag = TAGS[field]
+        return self.numbers_at(TAGS[field], _VRS[field])
+
+    def numbers_at(self, tag: int, expected: str) -> tuple[float, ...]:
+        """Return the values of a number by its tag, and the VR that it should have."""
         raw = self.raw(tag)
         if raw is None:
             return ()
         vr = (self.elements[tag].vr or b"UN").decode("latin-1")
-        code = _BINARY.get(_VRS[field] if vr in {"UN", "OB", "OW"} else vr)
+        code = _BINARY.get(expected if vr in {"UN", "OB", "OW"} else vr)
         if code is None:
             return tuple(_number(part) for part in self.texts(tag))
         n = len(raw) // struct.calcsize(code)

@@ -22,10 +22,16 @@ _SEGMENTATIONS: Final = {_STORAGE + end for end in ("66.4", "66.7")}
 _ENHANCED: Final = {
     _STORAGE + end
     for end in (
-        *("2.1", "2.2", "4.1", "4.3", "4.4", "130", "128.1", "6.2", "6.3", "30"),
+        *("2.1", "2.2", "4.1", "4.3", "4.4", "130", "128.1", "30"),
         *("12.1.1", "12.2.1", "13.1.1", "13.1.2", "13.1.3", "13.1.4", "13.1.5"),
-        *("14.1", "14.2", "77.1.5.4", "77.1.5.8", "77.1.6", "77.1.8", "77.1.9"),
-        *("481.23", "481.24", "481.25"),
+    )
+}
+# Their frames lie in another space than the patient's: slides, eyes, vessels, beams.
+_OTHER_ENHANCED: Final = {
+    _STORAGE + end
+    for end in (
+        *("6.2", "6.3", "14.1", "14.2", "77.1.5.4", "77.1.5.8", "77.1.6", "77.1.8"),
+        *("77.1.9", "481.23", "481.24", "481.25"),
     )
 }
 _UNCOMPRESSED: Final = {
@@ -105,8 +111,10 @@ def _kind_code(instance: Instance) -> str | None:
     """Return the code of a kind of object that is not stored yet."""
     if instance.sop_class_uid in _SEGMENTATIONS:
         return "segmentation"
-    if instance.sop_class_uid in _ENHANCED:
+    if instance.sop_class_uid in _OTHER_ENHANCED:
         return "enhanced-multiframe"
+    if instance.sop_class_uid in _ENHANCED and not instance.frame_facts:
+        return "functional-groups"
     if instance.pixel_keyword in FLOATS:
         return "float-pixels"
     if instance.is_mosaic:
@@ -126,7 +134,8 @@ def _image_code(instance: Instance) -> str | None:
     if not all(value is None or isfinite(value) for value in rescale):
         return "bad-image"
     code = _depth_code(instance)
-    return code or ("multiframe" if instance.number_of_frames > 1 else None)
+    is_told = instance.number_of_frames == 1 or instance.frame_facts
+    return code or (None if is_told else "multiframe")
 
 
 def _depth_code(instance: Instance) -> str | None:

@@ -12,7 +12,7 @@ from dicomdask import burnedin, pixels
 from dicomdask.errors import CODES, InputError, OptionError
 from dicomdask.model import Instance, Outcome, PlannedVolume, Settings, column_name
 from dicomdask.plan.split import split_series
-from dicomdask.plan.stack import Refusal
+from dicomdask.plan.stack import Refusal, Stack
 from dicomdask.plan.volume import plan_volume, series_key, source_key
 from dicomdask.plan.where import check_where
 from dicomdask.pseudonym import Key
@@ -86,21 +86,51 @@ def _plan_series(
             yield refuse(instance, error.code, error.reason, rules.key)
         else:
             fit.append(instance)
-    for result in split_series(fit, rules.settings.on_irregular):
+    while fit:
+        made = _try_volumes(fit, rules)
+        refused = _refused(made)
+        stored = [one for one in made if isinstance(one, PlannedVolume)]
+        yield from (refuse(*told, rules.key) for told in refused.values())
+        # An object is stored with all of its frames, or not at all.
+        if not any(frame.url in refused for one in stored for frame in one.frames):
+            yield from stored
+            return
+        fit = [instance for instance in fit if instance.url not in refused]
+
+
+def _try_volumes(
+    series: Sequence[Instance], rules: Rules
+) -> list[PlannedVolume | Refusal]:
+    results = split_series(series, rules.settings.on_irregular)
+    return [
+        one if isinstance(one, Refusal) else _try_volume(one, rules) for one in results
+    ]
+
+
+def _try_volume(stack: Stack, rules: Rules) -> PlannedVolume | Refusal:
+    try:
+        return plan_volume(
+            stack,
+            rules.settings,
+            policy_digest=rules.policy_digest,
+            key=rules.key,
+            duplicates=rules.duplicates,
+        )
+    except InputError as error:
+        return Refusal(stack.instances, error.code, error.reason)
+
+
+def _refused(
+    results: Sequence[PlannedVolume | Refusal],
+) -> dict[str, tuple[Instance, str, str | None]]:
+    """Return the instances that are refused by URL, each with its first reason."""
+    found: dict[str, tuple[Instance, str, str | None]] = {}
+    for result in results:
         if isinstance(result, Refusal):
-            yield from _refuse_all(result, rules.key)
-            continue
-        try:
-            yield plan_volume(
-                result,
-                rules.settings,
-                policy_digest=rules.policy_digest,
-                key=rules.key,
-                duplicates=rules.duplicates,
-            )
-        except InputError as error:
-            refusal = Refusal(result.instances, error.code, error.reason)
-            yield from _refuse_all(refusal, rules.key)
+            for instance in result.instances:
+                told = (instance, result.code, result.reason)
+                found.setdefault(instance.url, told)
+    return found
 
 
 def check_instance(instance: Instance, settings: Settings) -> None:
@@ -111,11 +141,6 @@ def check_instance(instance: Instance, settings: Settings) -> None:
     pixels.check_pixels(instance)
     if not may_pass:
         raise InputError("burned-in-risk")
-
-
-def _refuse_all(refusal: Refusal, key: Key) -> Iterator[Outcome]:
-    for instance in refusal.instances:
-        yield refuse(instance, refusal.code, refusal.reason, key)
 
 
 def refuse(instance: Instance, code: str, reason: str | None, key: Key) -> Outcome:
@@ -146,7 +171,7 @@ def filter_instances(
         If the expression cannot be evaluated.
     """
     check_where(where)
-    table = pd.DataFrame([dataclasses.asdict(instance) for instance in instances])
+    table = pd.DataFrame(list(map(_fields, instances)))
     table.columns = pd.Index([column_name(name) for name in table.columns])
     try:
         holds: Any = table.eval(where, engine="python", local_dict={}, global_dict={})
@@ -161,3 +186,8 @@ def filter_instances(
     chosen = [one for number, one in enumerate(instances) if number in kept]
     others = [one for number, one in enumerate(instances) if number not in kept]
     return chosen, others
+
+
+def _fields(instance: Instance) -> dict[str, Any]:
+    names = (field.name for field in dataclasses.fields(instance))
+    return {name: getattr(instance, name) for name in names}

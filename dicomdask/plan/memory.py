@@ -12,6 +12,7 @@ import numpy as np
 from dicomdask.limits import (
     AHEAD_BYTES,
     AHEAD_FILES,
+    BATCH_BYTES,
     HEADER_TEXT_BYTES,
     MAX_HEADER_BYTES,
     SMALL_HEADER_BYTES,
@@ -41,6 +42,9 @@ TEXT_FACTOR: Final = 8
 
 TEXT_COPIES: Final = 7
 """What of the headers' text there is at once while rows become Parquet."""
+
+PIECE_COPIES: Final = 5
+"""How often the pixels of some frames of a file are held while they are decoded."""
 
 FRAME_BYTES, FRAME_ROW_BYTES = 1000, 8000
 """A frame without its header: after it was decoded, and as rows on their way."""
@@ -145,13 +149,19 @@ def shard_raw_bytes(volume: PlannedVolume) -> int:
 
 
 def _largest_source(volume: PlannedVolume) -> int:
-    """Return what the largest source takes while its frame is decoded."""
-    return _source_bytes(
-        max((frame.size for frame in volume.frames), default=0),
-        volume.header_bytes,
-        prod(volume.frame_shape),
-        is_remote=any(_is_remote(frame.url) for frame in volume.frames),
-    )
+    """Return what the largest source takes while frames of it are decoded.
+
+    A file of many frames is read in pieces where its frames lie in it as they are.
+    """
+    is_remote = any(_is_remote(frame.url) for frame in volume.frames)
+    sizes = [frame.size for frame in volume.frames if frame.offset is None]
+    n_pixels = prod(volume.frame_shape)
+    if len(sizes) == len(volume.frames):
+        size = max(sizes, default=0)
+        return _source_bytes(size, volume.header_bytes, n_pixels, is_remote=is_remote)
+    piece = volume.header_bytes + max(BATCH_BYTES, volume.frame_bytes)
+    own = PIECE_COPIES * piece + (2 * (AHEAD_BYTES + piece) if is_remote else 0)
+    return own + volume.header_bytes * HEADER_FACTOR
 
 
 def _source_bytes(

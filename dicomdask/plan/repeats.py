@@ -25,6 +25,7 @@ GRID_KEYS: Final = (
     ("inversion_time",),
     ("flip_angle",),
     ("repetition_time",),
+    ("dimension_index_values",),
 )
 """Soft keys whose values are those of a fourth axis."""
 
@@ -32,11 +33,12 @@ APART_KEYS: Final = (("image_type",), ("stack_id",))
 """Soft keys whose values make volumes of their own."""
 
 RANK_KEYS: Final = (
-    "trigger_time",
-    "acquisition_number",
-    "acquisition_time",
-    "content_time",
-    "instance_number",
+    ("trigger_time",),
+    ("acquisition_number",),
+    ("acquisition_time",),
+    ("content_time",),
+    ("instance_number",),
+    ("instance_number", "frame_number"),
 )
 """Soft keys that grow from slice to slice: their rank at a position is the axis."""
 
@@ -88,7 +90,7 @@ def split_repeats(
     spanning = [fields for fields in varying if _spans(slots, fields)]
     if spanning:
         return _recurse(slots, spanning[0], split)
-    if any(_resolves(slots, (key,)) for key in RANK_KEYS):
+    if any(_resolves(slots, fields) for fields in RANK_KEYS):
         return _by_rank(slots, split)
     if varying:
         return _recurse(slots, varying[0], split)
@@ -181,9 +183,9 @@ def _recurse(
 
 
 def _by_rank(slots: list[list[Frame]], split: tuple[str, ...]) -> list[Stack | Refusal]:
-    field = next(key for key in RANK_KEYS if _resolves(slots, (key,)))
+    fields = next(one for one in RANK_KEYS if _resolves(slots, one))
     ranked = [
-        sorted(slot, key=lambda i: _sort_key(_value(i, (field,)))) for slot in slots
+        sorted(slot, key=lambda i: _sort_key(_value(i, fields))) for slot in slots
     ]
     n_whole = min(len(slot) for slot in ranked)
     rows = tuple(tuple(slot[rank] for slot in ranked) for rank in range(n_whole))
@@ -191,7 +193,7 @@ def _by_rank(slots: list[list[Frame]], split: tuple[str, ...]) -> list[Stack | R
     if not _lie_alike(rows):
         return [refuse(_everything(slots), "not-a-volume")]
     if n_whole > 1:
-        whole = Stack(rows, split, _keyword(field), ranks)
+        whole = Stack(rows, split, _keyword(fields[-1]), ranks)
     else:
         whole = Stack(rows, split)
     rest = [slot[n_whole:] for slot in ranked if len(slot) > n_whole]

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
+from typing import Final
 
 import numpy as np
 
@@ -21,6 +23,11 @@ from dicomdask.pixels import stored_dtype, stored_samples
 from dicomdask.plan.stack import CROSS_SECTIONAL, Stack
 from dicomdask.policy import patient_identity
 from dicomdask.pseudonym import Key
+
+UNCOMPRESSED: Final = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
+)
+"""Transfer syntaxes in which pixels lie in the file as they are (PS3.5 section A)."""
 
 
 def series_key(instance: Instance, key: Key) -> str:
@@ -169,10 +176,29 @@ def _frames(stack: Stack, key: Key) -> tuple[PlannedFrame, ...]:
             position=frame.facts.image_position_patient,
             source_key=keys[frame.instance.url],
             etag=frame.instance.etag,
+            offset=_offset(frame),
         )
         for t, row in enumerate(stack.grid)
         for z, frame in enumerate(row)
     )
+
+
+def _offset(frame: Frame) -> int | None:
+    """Return where the frame's pixels start in its file, where it is one of many.
+
+    Compressed frames, and frames that share a byte, cannot be told by arithmetic.
+    """
+    one = frame.instance
+    bits = prod(frame.shape) * (one.samples_per_pixel or 1) * (one.bits_allocated or 0)
+    is_plain = (
+        one.transfer_syntax_uid in UNCOMPRESSED
+        and one.pixel_keyword == "PixelData"
+        and one.photometric_interpretation != "YBR_FULL_422"
+        and bits % 16 == 0
+    )
+    if frame.is_only or not is_plain or not one.header_bytes:
+        return None
+    return one.header_bytes + frame.number * bits // 8
 
 
 @dataclass(frozen=True, slots=True)

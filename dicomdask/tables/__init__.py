@@ -16,162 +16,16 @@ from dicomdask.tables.frames import to_frame as to_frame
 from dicomdask.tables.parquet import from_parquet as from_parquet
 from dicomdask.tables.parquet import n_rows as n_rows
 from dicomdask.tables.parquet import to_parquet as to_parquet
+from dicomdask.tables.schemas import FRAMES as FRAMES
+from dicomdask.tables.schemas import INSTANCES as INSTANCES
+from dicomdask.tables.schemas import PART as PART
+from dicomdask.tables.schemas import SCHEMAS as SCHEMAS
+from dicomdask.tables.schemas import STATISTICS as STATISTICS
+from dicomdask.tables.schemas import VOLUME_ATTRIBUTES as VOLUME_ATTRIBUTES
+from dicomdask.tables.schemas import VOLUMES as VOLUMES
 
 Row = TypeVar("Row")
 Table = pa.Table
-
-_TEXTS = pa.list_(pa.string())
-_NUMBERS = pa.list_(pa.float64())
-_COUNTS = pa.list_(pa.int64())
-
-STATISTICS: Final = pa.struct(
-    {
-        "n_values": pa.int64(),
-        "n_padding": pa.int64(),
-        "min": pa.float64(),
-        "max": pa.float64(),
-        "mean": pa.float64(),
-        "std": pa.float64(),
-        "percentile_levels": _NUMBERS,
-        "percentiles": _NUMBERS,
-        "histogram": _COUNTS,
-        "histogram_edges": _NUMBERS,
-        "nonzero_fraction": pa.float64(),
-    }
-)
-"""Statistics of the stored values of a volume, padding left out."""
-
-VOLUME_ATTRIBUTES: Final[dict[str, pa.DataType]] = {
-    "PatientID": pa.string(),
-    "PatientSex": pa.string(),
-    "PatientAge": pa.string(),
-    "StudyInstanceUID": pa.string(),
-    "SeriesInstanceUID": pa.string(),
-    "FrameOfReferenceUID": pa.string(),
-    "AccessionNumber": pa.string(),
-    "StudyDate": pa.string(),
-    "SeriesDate": pa.string(),
-    "AcquisitionDate": pa.string(),
-    "Modality": pa.string(),
-    "Manufacturer": pa.string(),
-    "ManufacturerModelName": pa.string(),
-    "BodyPartExamined": pa.string(),
-    "Laterality": pa.string(),
-    "ViewPosition": pa.string(),
-    "PatientPosition": pa.string(),
-    "ImageType": _TEXTS,
-    "SOPClassUID": pa.string(),
-    "PhotometricInterpretation": pa.string(),
-    "BitsStored": pa.int64(),
-    "PixelSpacing": _NUMBERS,
-    "ImagerPixelSpacing": _NUMBERS,
-    "ImageOrientationPatient": _NUMBERS,
-    "SliceThickness": pa.float64(),
-    "SpacingBetweenSlices": pa.float64(),
-    "ConvolutionKernel": _TEXTS,
-    "KVP": pa.float64(),
-    "MagneticFieldStrength": pa.float64(),
-    "EchoTime": pa.float64(),
-    "RepetitionTime": pa.float64(),
-    "InversionTime": pa.float64(),
-    "FlipAngle": pa.float64(),
-    "RescaleType": pa.string(),
-    "Units": pa.string(),
-    "WindowCenter": _NUMBERS,
-    "WindowWidth": _NUMBERS,
-    "PixelPaddingValue": pa.int64(),
-    "LossyImageCompression": pa.string(),
-}
-"""The DICOM attributes that are columns of tables/volumes, where they are constant."""
-
-VOLUMES: Final = pa.schema(
-    {
-        "volume_id": pa.string(),
-        "revision": pa.string(),
-        "path": pa.string(),
-        "kind": pa.string(),
-        "shape": _COUNTS,
-        "dimensions": _TEXTS,
-        "dtype": pa.string(),
-        "chunks": _COUNTS,
-        "shards": _COUNTS,
-        "codec": pa.string(),
-        "zarr_json": pa.string(),
-        "affine": _NUMBERS,
-        "spacing_mm": _NUMBERS,
-        "units": pa.string(),
-        "slope": pa.float64(),
-        "intercept": pa.float64(),
-        "axis_keyword": pa.string(),
-        "axis_values": _TEXTS,
-        "n_frames": pa.int64(),
-        "n_missing": pa.int64(),
-        "n_duplicates": pa.int64(),
-        "tilt_degrees": pa.float64(),
-        "uniform_spacing": pa.bool_(),
-        "statistics": STATISTICS,
-        "stored_bytes": pa.int64(),
-        "raw_bytes": pa.int64(),
-        "warnings": _TEXTS,
-        "header": pa.string(),
-        "series_key": pa.string(),
-        "site_key": pa.string(),
-        "device_key": pa.string(),
-        **VOLUME_ATTRIBUTES,
-    }
-)
-
-FRAMES: Final = pa.schema(
-    {
-        "volume_id": pa.string(),
-        "revision": pa.string(),
-        "series_key": pa.string(),
-        "t": pa.int64(),
-        "z": pa.int64(),
-        "SOPInstanceUID": pa.string(),
-        "frame_number": pa.int64(),
-        "source_key": pa.string(),
-        "ImagePositionPatient": _NUMBERS,
-        "slope": pa.float64(),
-        "intercept": pa.float64(),
-    }
-)
-
-INSTANCES: Final = pa.schema(
-    {
-        "volume_id": pa.string(),
-        "revision": pa.string(),
-        "series_key": pa.string(),
-        "source_key": pa.string(),
-        "PatientID": pa.string(),
-        "StudyInstanceUID": pa.string(),
-        "SeriesInstanceUID": pa.string(),
-        "SOPInstanceUID": pa.string(),
-        "SOPClassUID": pa.string(),
-        "TransferSyntaxUID": pa.string(),
-        "InstanceNumber": pa.int64(),
-        "header": pa.string(),
-    }
-)
-
-INPUTS: Final = pa.schema(
-    {
-        "source_key": pa.string(),
-        "outcome": pa.string(),
-        "stage": pa.string(),
-        "code": pa.string(),
-        "reason": pa.string(),
-        "source_bytes": pa.int64(),
-    }
-)
-
-SCHEMAS: Final[dict[str, pa.Schema]] = {
-    "volumes": VOLUMES,
-    "frames": FRAMES,
-    "instances": INSTANCES,
-    "inputs": INPUTS,
-}
-"""The tables of a dataset."""
 
 SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "volumes": ("volume_id",),
@@ -203,18 +57,6 @@ SUMS: Final = ("n_frames", "raw_bytes", "stored_bytes")
 Summary = Mapping[str, Mapping[str, int]]
 """Sums by group; of two parts of a table they may be added."""
 
-PART: Final = pa.schema(
-    {
-        "volume": pa.struct(list(VOLUMES)),
-        "frames": pa.list_(pa.struct(list(FRAMES))),
-        "instances": pa.list_(pa.struct(list(INSTANCES))),
-        "values": _COUNTS,
-        "counts": _COUNTS,
-        "n_padding": pa.int64(),
-    }
-)
-"""What one task hands to the commit, de-identified: one row of nested tables."""
-
 
 def record_schema(record: type) -> pa.Schema:
     """Return the Arrow schema of a frozen dataclass of plain fields and tuples."""
@@ -233,6 +75,8 @@ def _arrow_type(hint: Any) -> pa.DataType:
         hint = next(arg for arg in get_args(hint) if arg is not type(None))
     if get_origin(hint) is tuple:
         return pa.list_(_arrow_type(get_args(hint)[0]))
+    if hint is bytes:
+        return pa.binary()
     plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     return plain.get(hint, pa.string())
 
@@ -302,7 +146,9 @@ def concat(
     empty = SCHEMAS[name].empty_table()
     if columns is not None:
         empty = empty.select(list(columns))
-    return pa.concat_tables([empty, *parts]).combine_chunks()
+    # Parts of earlier versions may lack a column.
+    tables = pa.concat_tables([empty, *parts], promote_options="default")
+    return tables.combine_chunks()
 
 
 def sort_keys(name: str, table: pa.Table) -> pa.Table:

@@ -21,7 +21,8 @@ from dicomdask.tasks.barrier import guard, kind_of, quiet
 from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.planning import job_policy
-from dicomdask.tasks.resolve import fetch_ahead, make_verdict, read_source
+from dicomdask.tasks.resolve import make_verdict
+from dicomdask.tasks.sources import Portion, fetch, portions, take
 from dicomdask.values import Statistics, statistics
 from dicomdask.work import Job, Work
 
@@ -91,7 +92,8 @@ def _count(counts: Counts, result: Receipt | list[Verdict]) -> None:
 
 def source_bytes(volume: PlannedVolume, task: Task) -> int:
     """Return the bytes of the files that a task reads."""
-    return sum(volume.frames[number].size for number in task.frames)
+    frames = (volume.frames[number] for number in task.frames)
+    return sum({frame.url: frame.size for frame in frames}.values())
 
 
 def plan_tasks(part: plan.Plan) -> list[tuple[PlannedVolume, Task]]:
@@ -109,7 +111,7 @@ def encode_task(
     Parameters
     ----------
     read
-        Returns a frame and what is known of it, in this process or apart; raises
+        Returns frames and what is known of them, in this process or apart; raises
         InputError only.
     """
     digest = plan.task_digest(volume, task, context.key)
@@ -144,22 +146,22 @@ def _write_shard(
     """
     array = np.zeros(_region(volume, task), volume.dtype)
     frames, verdicts = rows.Frames(), list[Verdict]()
-    files = (volume.frames[number] for number in task.frames)
-    for planned, fetched in fetch_ahead(files):
+    wanted = portions(volume, (volume.frames[number] for number in task.frames))
+    for portion, fetched in fetch(wanted):
         try:
-            data = guard(read_source, planned, fetched)
-            decoded, frame = read(planned, data, volume)
+            data = guard(take, portion, fetched)
+            for batch in portion.batches():
+                decoded, found = read(replace(portion, frames=batch), data, volume)
+                for planned, plane in zip(batch, decoded, strict=True):
+                    array[_place(volume, task, planned)] = plane
+                frames.add(*found)
+                del decoded
         except InputError as error:
-            verdicts.append(make_verdict(planned, "encode", error.code, error.reason))
-            continue
-        array[_place(volume, task, planned)] = decoded
-        del data, decoded
-        frames.add(frame)
+            told = (error.code, error.reason)
+            verdicts.append(make_verdict(portion.file, "encode", *told))
+        data = b""
         if frames.text_bytes > HEADER_TEXT_BYTES:
-            return [
-                make_verdict(one, "encode", "too-large", LONG_HEADERS)
-                for one in volume.frames
-            ]
+            return _too_long(volume)
     if verdicts:
         return verdicts
     counted = statistics(array, volume.padding)
@@ -192,52 +194,85 @@ def _place(volume: PlannedVolume, task: Task, frame: PlannedFrame) -> tuple[int,
     return tuple(index - corner * shard for index, corner, shard in corners)
 
 
-DecodedFrame = tuple[np.ndarray[Any, np.dtype[Any]], rows.EncodedFrame]
-Reader = Callable[[PlannedFrame, bytes, PlannedVolume], DecodedFrame]
+def _too_long(volume: PlannedVolume) -> list[Verdict]:
+    files = {frame.url: frame for frame in volume.frames}
+    return [
+        make_verdict(one, "encode", "too-large", LONG_HEADERS) for one in files.values()
+    ]
+
+
+Known = tuple[rows.EncodedInstance, list[rows.EncodedFrame]]
+Plane = np.ndarray[Any, np.dtype[Any]]
+Decoded = tuple[list[Plane], Known]
+Reader = Callable[[Portion, bytes, PlannedVolume], Decoded]
 
 
 def _read_here(
-    context: Context, planned: PlannedFrame, data: bytes, volume: PlannedVolume
-) -> DecodedFrame:
-    return guard(_read_frame, planned, data, volume, context)
+    context: Context, portion: Portion, data: bytes, volume: PlannedVolume
+) -> Decoded:
+    return guard(_read_frames, portion, data, volume, context)
 
 
 def _read_apart(
-    cell: Cell, job: Job, planned: PlannedFrame, data: bytes, volume: PlannedVolume
-) -> DecodedFrame:
-    """Read a frame in a process apart, which resolves the key by itself."""
+    cell: Cell, job: Job, portion: Portion, data: bytes, volume: PlannedVolume
+) -> Decoded:
+    """Read frames in a process apart, which resolves the key by itself."""
     lone = replace(volume, frames=())
-    nbytes = planned.size + volume.frame_bytes
-    return cell.call(_read_warm, planned, data, lone, job, nbytes=nbytes)
+    nbytes = len(data) + len(portion.frames) * portion.frame_bytes
+    return cell.call(_read_warm, portion, data, lone, job, nbytes=nbytes)
 
 
 def _read_warm(
-    planned: PlannedFrame, data: bytes, volume: PlannedVolume, job: Job
-) -> DecodedFrame:
-    return _read_frame(planned, data, volume, _warm_context(job))
+    portion: Portion, data: bytes, volume: PlannedVolume, job: Job
+) -> Decoded:
+    return _read_frames(portion, data, volume, _warm_context(job))
 
 
-def _read_frame(
-    planned: PlannedFrame, data: bytes, volume: PlannedVolume, context: Context
-) -> DecodedFrame:
-    dataset = header.read_dataset(data, limit=plan.inflated_bytes(volume))
-    decoded = pixels.decode_frame(dataset, planned.frame)
-    if "c" in volume.dimensions:
-        decoded = np.moveaxis(decoded, -1, 0)
-    if decoded.shape != volume.frame_shape or decoded.dtype != np.dtype(volume.dtype):
-        raise InputError("bad-pixels", "Pixels differ from what the header says.")
-    slope, intercept = pixels.modality_parameters(dataset)
+def _read_frames(
+    portion: Portion, data: bytes, volume: PlannedVolume, context: Context
+) -> Decoded:
+    """Decode the frames of a portion, and tell what is known of them."""
+    dataset = _parse(portion, data, volume)
+    decoder = pixels.FrameDecoder(dataset)
+    is_whole = portion.header_bytes is None
+    decoded = [
+        _decode(decoder, frame.frame if is_whole else place, volume)
+        for place, frame in enumerate(portion.frames)
+    ]
     cleaned = deid.clean_header(dataset, context.policy, context.key)
-    frame = rows.EncodedFrame(
-        planned=planned,
-        header=deid.header_json(cleaned),
+    told, groups = rows.split_header(deid.header_json(cleaned))
+    instance = rows.EncodedInstance(
+        source_key=portion.file.source_key,
+        header=told,
         transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
-        slope=slope,
-        intercept=intercept,
         site_key=_keyed(dataset, SITE, context.key),
         device_key=_keyed(dataset, DEVICE, context.key),
     )
-    return decoded, frame
+    frames = [
+        rows.EncodedFrame(
+            frame,
+            *pixels.modality_parameters(dataset, frame.frame),
+            header=groups[frame.frame] if frame.frame < len(groups) else None,
+        )
+        for frame in portion.frames
+    ]
+    return decoded, (instance, frames)
+
+
+def _decode(decoder: pixels.FrameDecoder, number: int, volume: PlannedVolume) -> Plane:
+    plane = decoder.decode(number)
+    if "c" in volume.dimensions:
+        plane = np.moveaxis(plane, -1, 0)
+    if plane.shape != volume.frame_shape or plane.dtype != np.dtype(volume.dtype):
+        raise InputError("bad-pixels", "Pixels differ from what the header says.")
+    return plane
+
+
+def _parse(portion: Portion, data: bytes, volume: PlannedVolume) -> Dataset:
+    if portion.header_bytes is None:
+        return header.read_dataset(data, limit=plan.inflated_bytes(volume))
+    head, body = data[: portion.header_bytes], data[portion.header_bytes :]
+    return header.read_piece(head, body, len(portion.frames))
 
 
 SITE: Final = ("InstitutionName", "InstitutionAddress")
@@ -262,9 +297,6 @@ def _write_rows(
     zarr_json = arrays.array_metadata(
         volume.shape, volume.dtype, volume.dimensions, volume.layout
     )
-    if not any(task.corner):
-        with storage.room_at(context.store):
-            write_groups(volume, zarr_json, frames.first.header, context.store)
     part = rows.part_of(
         volume,
         frames,
@@ -272,6 +304,10 @@ def _write_rows(
         zarr_json=zarr_json,
         shard_bytes=written.shard_bytes,
     )
+    if not any(task.corner):
+        told = part["volume"]["units"], frames.first.header
+        with storage.room_at(context.store):
+            write_groups(volume, zarr_json, *told, store=context.store)
     context.work.write_part(digest, tables.part_to_parquet(part))
     return Receipt(
         task=digest,
@@ -279,13 +315,13 @@ def _write_rows(
         n_frames=len(frames),
         shard_bytes=written.shard_bytes,
         raw_bytes=written.raw_bytes,
-        source_bytes=sum(volume.frames[number].size for number in task.frames),
+        source_bytes=source_bytes(volume, task),
         seconds=0.0,
     )
 
 
 def write_groups(
-    volume: PlannedVolume, zarr_json: str, first: rows.Header, store: str
+    volume: PlannedVolume, zarr_json: str, units: str, first: rows.Header, *, store: str
 ) -> None:
     """Write the metadata of a volume's array and of the groups above it."""
     attributes = {
@@ -294,7 +330,7 @@ def write_groups(
         "spacing_mm": volume.spacing_mm or None,
         "uniform_spacing": volume.uniform_spacing,
         "tilt_degrees": volume.tilt_degrees,
-        "units": rows.units(first),
+        "units": units,
         "axis_keyword": volume.axis_keyword,
         "axis_values": volume.axis_values or None,
         "window_center": rows.attribute(first, "WindowCenter"),

@@ -180,7 +180,7 @@ def prune(
     done = frozenset() if memory is None else work.done_tasks()
     for name in sorted(names):
         part = work.read_plan(name)
-        kept, outcomes = [], list(part.outcomes)
+        kept, dropped = list[PlannedVolume](), list[Outcome]()
         held = plan.held_bytes(part)
         for volume in part.volumes:
             code = _reason_to_drop(volume, left, memory, held)
@@ -190,15 +190,24 @@ def prune(
                 kept.append(volume)
                 left = None if left is None else left - 1
                 continue
-            outcomes += [
+            dropped += [
                 make_outcome(frame, "plan", code, CODES[code], key)
                 for frame in volume.frames
             ]
         if len(kept) < len(part.volumes):
             pruned.append(name)
-            outcomes.sort(key=lambda one: one.source_key)
+            outcomes = _with_dropped(part.outcomes, dropped, kept)
             work.write_plan(name, plan.Plan(tuple(kept), tuple(outcomes)))
     return pruned
+
+
+def _with_dropped(
+    outcomes: Iterable[Outcome], dropped: Iterable[Outcome], kept: list[PlannedVolume]
+) -> list[Outcome]:
+    """Return outcomes with those of dropped frames: one for each file in no volume."""
+    stored = {frame.source_key for volume in kept for frame in volume.frames}
+    gone = {one.source_key: one for one in dropped if one.source_key not in stored}
+    return sorted([*outcomes, *gone.values()], key=lambda one: one.source_key)
 
 
 def _is_done(volume: PlannedVolume, done: Collection[str], key: Key) -> bool:
