@@ -47,8 +47,8 @@ CODES: Final[dict[str, str]] = {
     "bad-image": "The attributes that describe the pixels are missing or contradict "
     "each other.",
     "bad-geometry": "Orientation, position or spacing is damaged.",
-    "missing-slices": "Slices are missing inside the series; "
-    "use --on-irregular split to store the pieces.",
+    "missing-slices": "Slices are missing inside the series; use --on-irregular split "
+    "to store the pieces, or pad to mark them.",
     "nonuniform-spacing": "The slices are not evenly spaced and do not fall into a few "
     "even pieces.",
     "not-a-volume": "The slices do not step along one line.",

@@ -4,7 +4,7 @@ Sources: PS3.3 C.7.6.2.1.1 (position and orientation), C.7.6.3.1.1 (pixel spacin
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final
 
 import numpy as np
@@ -98,14 +98,20 @@ class Gaps:
     """What the gaps between ordered slices say.
 
     `n_missing` slices would fill the holes when `holes` is true: every gap is then a
-    whole multiple of the smallest. `runs` are the (start, stop) of the pieces between
-    the holes, `pieces` of those with one gap each.
+    whole multiple of the smallest, `steps` times it. `runs` are the (start, stop) of
+    the pieces between the holes, `pieces` of those with one gap each.
     """
 
     holes: bool
     n_missing: int
     runs: tuple[tuple[int, int], ...]
     pieces: tuple[tuple[int, int], ...]
+    steps: tuple[int, ...] = ()
+
+    def missing(self) -> tuple[int, ...]:
+        """Return the numbers of the slices that would fill the holes, from 0."""
+        there = {0, *accumulate(self.steps)}
+        return tuple(z for z in range(max(there)) if z not in there)
 
 
 def find_gaps(distances: Vector) -> Gaps:
@@ -117,7 +123,8 @@ def find_gaps(distances: Vector) -> Gaps:
     missing = int((multiples - 1).sum()) if holes else 0
     pieces = tuple(_uniform_runs(gaps))
     runs = tuple(_runs_between_holes(multiples)) if holes else pieces
-    return Gaps(holes, missing, runs, pieces)
+    steps = tuple(map(int, multiples)) if holes else ()
+    return Gaps(holes, missing, runs, pieces, steps)
 
 
 def _runs_between_holes(multiples: Vector) -> list[tuple[int, int]]:
@@ -159,7 +166,11 @@ def tilt_degrees(positions: Vector, cosines: tuple[float, ...]) -> float:
 
 
 def affine(
-    positions: Vector, cosines: tuple[float, ...], pixel_spacing: tuple[float, ...]
+    positions: Vector,
+    cosines: tuple[float, ...],
+    pixel_spacing: tuple[float, ...],
+    *,
+    n: int | None = None,
 ) -> Vector:
     """Return the 4x4 matrix from (z, y, x, 1) to (left, posterior, superior, 1) in mm.
 
@@ -169,17 +180,17 @@ def affine(
         ImagePositionPatient of the ordered slices, shape (n, 3), in mm. The step in z
         is (last - first) / (n - 1), so a tilted stack keeps its shear; with one slice
         z is the unit normal and its index always 0.
+    n
+        How many slices there are from the first to the last, by default those given:
+        some between may be missing.
     cosines
         ImageOrientationPatient.
     pixel_spacing
         PixelSpacing in mm: between rows, between columns.
     """
     row, column, _ = parse_orientation(cosines)
-    step = (
-        (positions[-1] - positions[0]) / (len(positions) - 1)
-        if len(positions) > 1
-        else np.cross(row, column)
-    )
+    n = n or len(positions)
+    step = (positions[-1] - positions[0]) / (n - 1) if n > 1 else np.cross(row, column)
     matrix = np.eye(4)
     matrix[:3, 0] = step
     matrix[:3, 1] = column * pixel_spacing[0]
@@ -188,6 +199,12 @@ def affine(
     return matrix
 
 
-def slice_spacing(distances: Vector) -> float:
-    """Return the mean distance of sorted slices along the normal, in mm."""
-    return float((distances[-1] - distances[0]) / (len(distances) - 1))
+def slice_spacing(distances: Vector, n: int | None = None) -> float:
+    """Return the mean distance of sorted slices along the normal, in mm.
+
+    Parameters
+    ----------
+    n
+        How many slices there are, by default those given: some may be missing.
+    """
+    return float((distances[-1] - distances[0]) / ((n or len(distances)) - 1))

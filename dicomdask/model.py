@@ -18,7 +18,7 @@ Stage = Literal["list", "index", "resolve", "plan", "encode"]
 Kind = Literal["volume", "timeseries", "projection", "cine", "slide", "secondary"]
 Profile = Literal["slice", "balanced", "patch"]
 Codec = Literal["none", "lz4", "zstd"]
-Irregular = Literal["split", "reject"]
+Irregular = Literal["split", "pad", "reject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,8 @@ class PlannedVolume:
 
     `affine` is 4x4, row-major, in mm, LPS, from indices in axis order (empty where the
     geometry is unknown); `spacing_mm` has one value per spatial axis in axis order.
-    `header_bytes` is the length of its longest header.
+    `header_bytes` is the length of its longest header. `missing` are the numbers along
+    z of slices that no frame fills.
     """
 
     volume_id: str
@@ -242,6 +243,7 @@ class PlannedVolume:
     warnings: tuple[str, ...]
     frames: tuple[PlannedFrame, ...]
     header_bytes: int = 0
+    missing: tuple[int, ...] = ()
 
     @property
     def path(self) -> str:
@@ -267,6 +269,11 @@ class PlannedVolume:
     def source_bytes(self) -> int:
         """Return the bytes of its files, each counted once."""
         return sum({frame.url: frame.size for frame in self.frames}.values())
+
+    @property
+    def fill_value(self) -> int:
+        """Return what stands where a slice is missing: padding, or 0 without any."""
+        return self.padding[0] if self.padding else 0
 
     @property
     def raw_bytes(self) -> int:

@@ -203,6 +203,7 @@ def _volume_row(
         "axis_values": volume.axis_values or None,
         "n_frames": len(frames),
         "n_missing": volume.n_missing,
+        "missing_slices": volume.missing or None,
         "n_duplicates": volume.n_duplicates,
         "tilt_degrees": volume.tilt_degrees,
         "uniform_spacing": volume.uniform_spacing,

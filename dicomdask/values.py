@@ -78,6 +78,24 @@ class Statistics:
         """Return how many voxels were counted, padding left out."""
         return int(self.counts.sum())
 
+    def without(self, value: int, n: int) -> "Statistics":
+        """Return the statistics without `n` voxels that hold one value.
+
+        Parameters
+        ----------
+        value
+            A stored value, of padding too.
+        n
+            How many voxels, which were counted.
+        """
+        if not n:
+            return self
+        at = self.values == value
+        if not at.any():
+            return Statistics(self.values, self.counts, self.n_padding - n)
+        counts = self.counts - n * at
+        return Statistics(self.values[counts > 0], counts[counts > 0], self.n_padding)
+
     def summary(self) -> dict[str, Any]:
         """Summarise the stored values, as plain numbers and lists.
 

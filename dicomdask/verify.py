@@ -8,7 +8,6 @@ import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +28,7 @@ TOLD_TWICE: Final = (
     "tilt_degrees",
     "axis_keyword",
     "axis_values",
+    "missing_slices",
 )
 """What stands in a volume's group as well as in its row."""
 
@@ -99,7 +99,10 @@ def _check_counts(volumes: Sequence[Row], frames: Sequence[Row]) -> Iterator[str
         place = planes.setdefault((row["volume_id"], row["revision"]), set())
         place.add((row["t"], row["z"]))
     for row in volumes:
-        n = len(planes.pop((row["volume_id"], row["revision"]), ()))
+        found = planes.pop((row["volume_id"], row["revision"]), set())
+        n, gone = len(found), {*(row.get("missing_slices") or ())}
+        if gone & {z for _, z in found}:
+            yield f"volume {row['volume_id']}: a missing slice is in tables/frames"
         if n != row["n_frames"] or n != _n_planes(row):
             yield f"volume {row['volume_id']}: frames are missing in tables/frames"
     for volume_id, _ in planes:
@@ -107,8 +110,9 @@ def _check_counts(volumes: Sequence[Row], frames: Sequence[Row]) -> Iterator[str
 
 
 def _n_planes(row: Row) -> int:
-    pairs = zip(row["dimensions"], row["shape"], strict=True)
-    return prod(extent for axis, extent in pairs if axis in ("t", "z"))
+    extents = dict(zip(row["dimensions"], row["shape"], strict=True))
+    n_missing = len(row.get("missing_slices") or ())
+    return int(extents.get("t", 1) * (extents.get("z", 1) - n_missing))
 
 
 def _check_volume(store: str, row: Row) -> Iterator[str]:
@@ -124,7 +128,19 @@ def _check_volume(store: str, row: Row) -> Iterator[str]:
         return
     if array.shape != tuple(row["shape"]) or str(array.dtype) != row["dtype"]:
         yield f"{path}: shape or dtype differ from tables/volumes"
+    yield from _check_filled(array, row)
     yield from _check_group(store, row)
+
+
+def _check_filled(array: Any, row: Row) -> Iterator[str]:
+    """Yield the missing slices that hold more than one value."""
+    for z in row.get("missing_slices") or ():
+        axes = {"z": int(z)}
+        plane = np.asarray(
+            array[tuple(axes.get(a, slice(None)) for a in row["dimensions"])]
+        )
+        if (plane != plane.flat[0]).any():
+            yield f"volume {row['volume_id']}: missing slice z={z} is not empty"
 
 
 def _check_group(store: str, row: Row) -> Iterator[str]:

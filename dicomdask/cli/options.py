@@ -14,7 +14,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 PROFILES: Final = click.Choice(["slice", "balanced", "patch"])
 CODECS: Final = click.Choice(["none", "lz4", "zstd"])
-IRREGULAR: Final = click.Choice(["split", "reject"])
+IRREGULAR: Final = click.Choice(["split", "pad", "reject"])
 
 sources_argument = click.argument("sources", metavar="SRC...", nargs=-1, required=True)
 store_argument = click.argument("store")
@@ -95,7 +95,8 @@ irregular_option = click.option(
     type=IRREGULAR,
     default="split",
     show_default=True,
-    help="What becomes of slices that are not evenly spaced.",
+    help="What becomes of slices that are not evenly spaced: stored in pieces, as one "
+    "volume whose missing slices are marked, or rejected.",
 )
 where_option = click.option(
     "--where", help="Only instances for which this holds: \"Modality == 'CT'\"."

@@ -25,6 +25,7 @@ class Opened:
     dimensions: tuple[str, ...]
     shape: tuple[int, ...]
     scale: tuple[float, float] | None
+    n_missing: int
 
     @classmethod
     def of(cls, volumes: pd.DataFrame, number: int) -> "Opened":
@@ -41,6 +42,7 @@ class Opened:
             dimensions=tuple(row["dimensions"]),
             shape=tuple(int(extent) for extent in row["shape"]),
             scale=None if varies else (float(slope), float(intercept)),
+            n_missing=int(row["n_missing"]),
         )
 
     @property
@@ -56,22 +58,22 @@ class Opened:
         ReadError
             If frames are missing.
         """
-        leading = list(self.leading)
+        leading = self.leading
         shape = self.shape[: len(leading)]
-        if len(frames) != prod(shape):
+        if len(frames) != prod(shape) - prod(shape[:-1]) * self.n_missing:
             raise ReadError(
                 f"the frames table lacks frames of volume {self.volume_id}; convert "
                 "its series again"
             )
-        ordered = frames.sort_values(leading) if leading else frames
-        slope, intercept = (
-            ordered[name].to_numpy(float).reshape(shape)
-            for name in ("slope", "intercept")
-        )
-        return slope, intercept
+        places = tuple(frames[axis].to_numpy(int) for axis in leading)
+        slopes, intercepts = np.full((2, *shape), np.nan)  # where a slice is missing
+        for values, name in ((slopes, "slope"), (intercepts, "intercept")):
+            found = frames[name].to_numpy(float)
+            values[places] = found if leading else found[0]
+        return slopes, intercepts
 
 
 _COLUMNS = (
     *("volume_id", "revision", "path", "zarr_json", "dimensions", "shape"),
-    *("slope", "intercept"),
+    *("slope", "intercept", "n_missing"),
 )

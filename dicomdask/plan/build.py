@@ -4,7 +4,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -13,9 +13,15 @@ from dicomdask.errors import CODES, InputError, OptionError
 from dicomdask.model import Instance, Outcome, PlannedVolume, Settings, column_name
 from dicomdask.plan.split import split_series
 from dicomdask.plan.stack import Refusal, Stack
+from dicomdask.plan.tasks import volume_tasks
 from dicomdask.plan.volume import plan_volume, series_key, source_key
 from dicomdask.plan.where import check_where
 from dicomdask.pseudonym import Key
+
+WIDE_GAP: Final = (
+    "A gap is wider than the slices of a shard; use --on-irregular split to store the "
+    "pieces."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +115,16 @@ def _try_volumes(
 
 def _try_volume(stack: Stack, rules: Rules) -> PlannedVolume | Refusal:
     try:
-        return plan_volume(
+        volume = plan_volume(
             stack,
             rules.settings,
             policy_digest=rules.policy_digest,
             key=rules.key,
             duplicates=rules.duplicates,
         )
+        if stack.missing and not all(task.frames for task in volume_tasks(volume)):
+            raise InputError("missing-slices", WIDE_GAP)
+        return volume
     except InputError as error:
         return Refusal(stack.instances, error.code, error.reason)
 

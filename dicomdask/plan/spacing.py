@@ -31,6 +31,10 @@ def split_irregular(stack: Stack, on_irregular: Irregular) -> list[Stack | Refus
     if on_irregular == "reject":
         code = "missing-slices" if holes else "nonuniform-spacing"
         return [refuse(stack.frames, code)]
+    if on_irregular == "pad" and holes:
+        if not geometry.lies_on_line(positions, distances):
+            return [refuse(stack.frames, "not-a-volume")]
+        return [replace(stack, missing=gaps.missing()).warn("padded")]
     too_many = not holes and len(runs) > max(2, len(slices) // MIN_MEAN_PIECE)
     if too_many or len(runs) == 1:
         return [refuse(stack.frames, "nonuniform-spacing")]

@@ -13,16 +13,24 @@ CROSS_SECTIONAL: Final = frozenset({"CT", "MR", "PT", "NM"})
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Frames on a grid of (t, z); `split` are the values that set it apart."""
+    """Frames on a grid of (t, z); `split` are the values that set it apart.
+
+    `missing` are numbers along z that the grid leaves out: its frames fill the others.
+    """
 
     grid: tuple[tuple[Frame, ...], ...]
     split: tuple[str, ...]
     axis_keyword: str | None = None
     axis_values: tuple[str, ...] = ()
-    n_missing: int = 0
+    missing: tuple[int, ...] = ()
     placed: bool = True
     uniform: bool = True
     warnings: tuple[str, ...] = ()
+
+    @property
+    def n_slices(self) -> int:
+        """How many slices there are along z, missing ones included."""
+        return len(self.grid[0]) + len(self.missing)
 
     @property
     def frames(self) -> tuple[Frame, ...]:

@@ -108,7 +108,8 @@ def plan_volume(
         axis_keyword=stack.axis_keyword,
         axis_values=stack.axis_values,
         padding=_padding(first),
-        n_missing=stack.n_missing,
+        n_missing=len(stack.missing),
+        missing=stack.missing,
         n_duplicates=sum(
             duplicates.get(one.sop_instance_uid, 0) for one in stack.instances
         ),
@@ -120,7 +121,7 @@ def plan_volume(
 
 def _leading_axes(stack: Stack) -> list[tuple[str, int]]:
     """Return the axes before (y, x): none, z, t or both."""
-    sizes = [("t", len(stack.grid)), ("z", len(stack.grid[0]))]
+    sizes = [("t", len(stack.grid)), ("z", stack.n_slices)]
     return [(name, extent) for name, extent in sizes if extent > 1]
 
 
@@ -137,6 +138,8 @@ def _revision(
 ) -> str:
     states = [_state(frame) for frame in stack.frames]
     grid = f"{len(stack.grid)}x{len(stack.grid[0])}"
+    if stack.missing:
+        grid += " without " + ",".join(map(str, stack.missing))
     return key.digest(
         "revision",
         str(FORMAT),
@@ -164,7 +167,8 @@ def _padding(instance: Instance) -> tuple[int, ...]:
 
 
 def _frames(stack: Stack, key: Key) -> tuple[PlannedFrame, ...]:
-    n_t, n_z = len(stack.grid), len(stack.grid[0])
+    n_t, n_z = len(stack.grid), stack.n_slices
+    there = [z for z in range(n_z) if z not in {*stack.missing}]
     keys = {one.url: source_key(one.url, key) for one in stack.instances}
     return tuple(
         PlannedFrame(
@@ -179,7 +183,7 @@ def _frames(stack: Stack, key: Key) -> tuple[PlannedFrame, ...]:
             offset=_offset(frame),
         )
         for t, row in enumerate(stack.grid)
-        for z, frame in enumerate(row)
+        for z, frame in zip(there, row, strict=True)
     )
 
 
@@ -220,14 +224,14 @@ def _place(stack: Stack) -> _Placement:
         )
     cosines = slices[0].facts.image_orientation_patient
     positions = np.array([one.facts.image_position_patient for one in slices])
-    matrix = geometry.affine(positions, cosines, in_plane)
+    matrix = geometry.affine(positions, cosines, in_plane, n=stack.n_slices)
     is_off = geometry.parse_orientation(cosines)[2] > geometry.COSINE_WARN
     tilt = 0.0
     between: tuple[float, ...] = ()
     if len(slices) > 1:
         distances = geometry.project(positions, geometry.slice_normal(cosines))
         tilt = geometry.tilt_degrees(positions, cosines)
-        between = (geometry.slice_spacing(distances),)
+        between = (geometry.slice_spacing(distances, stack.n_slices),)
     return _Placement(
         affine=tuple(matrix.ravel().tolist()),
         spacing_mm=(*between, *in_plane),

@@ -90,6 +90,7 @@ VOLUMES: Final = pa.schema(
         "axis_values": _TEXTS,
         "n_frames": pa.int64(),
         "n_missing": pa.int64(),
+        "missing_slices": _COUNTS,
         "n_duplicates": pa.int64(),
         "tilt_degrees": pa.float64(),
         "uniform_spacing": pa.bool_(),

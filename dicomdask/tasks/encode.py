@@ -144,7 +144,7 @@ def _write_shard(
 
     What is alive at the same time is what `plan.memory_bytes` adds up.
     """
-    array = np.zeros(_region(volume, task), volume.dtype)
+    array = np.full(_region(volume, task), volume.fill_value, volume.dtype)
     frames, verdicts = rows.Frames(), list[Verdict]()
     wanted = portions(volume, (volume.frames[number] for number in task.frames))
     for portion, fetched in fetch(wanted):
@@ -164,7 +164,8 @@ def _write_shard(
             return _too_long(volume)
     if verdicts:
         return verdicts
-    counted = statistics(array, volume.padding)
+    n_filled = array.size - len(frames) * int(np.prod(volume.frame_shape))
+    counted = statistics(array, volume.padding).without(volume.fill_value, n_filled)
     cut = volume.layout
     data = shards.encode_shard(array, cut.chunks, cut.shards, cut.codec)
     raw_bytes = array.nbytes
@@ -333,6 +334,7 @@ def write_groups(
         "units": units,
         "axis_keyword": volume.axis_keyword,
         "axis_values": volume.axis_values or None,
+        "missing_slices": volume.missing or None,
         "window_center": rows.attribute(first, "WindowCenter"),
         "window_width": rows.attribute(first, "WindowWidth"),
     }
