@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import dicomdask
+from dicomdask import storage
 from dicomdask.errors import BatchError, OptionError, ReadError, SplitError
 from dicomdask.loaders.torch import (
     BatchOrder,
@@ -593,3 +594,61 @@ def test_a_dataset_pickles_small(ds):
     assert size < 20_000
     other = pickle.loads(pickle.dumps(dataset))
     assert (other[5]["image"] == dataset[5]["image"]).all()
+
+
+# --- how much is read ----------------------------------------------------------
+
+
+@pytest.fixture
+def count_bytes(monkeypatch):
+    """Return a list that grows by the size of each range that is read."""
+    sizes = []
+    for name in ("get_range", "get_tail", "read_into"):
+        plain = getattr(storage.Ranges, name)
+
+        def counted(self, *args, plain=plain):
+            found = plain(self, *args)
+            sizes.append(found if isinstance(found, int) else len(found))
+            return found
+
+        monkeypatch.setattr(storage.Ranges, name, counted)
+    return sizes
+
+
+MAKERS = {
+    "slices": lambda ds, stacks: SliceDataset(ds, volumes=stacks),
+    "patches": lambda ds, stacks: GridDataset(ds, (16, 24, 20), volumes=stacks),
+    "overlapping": lambda ds, stacks: GridDataset(
+        ds, (9, 8, 7), overlap=(4, 2, 3), volumes=stacks
+    ),
+    "volumes": lambda ds, stacks: VolumeDataset(ds, volumes=stacks),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_an_epoch_reads_the_store_once(store, count_bytes, name):
+    ds = dicomdask.open_dataset(str(store))
+    stacks = ds.volumes[ds.volumes["n_frames"] > 1]
+    loader = Loader(MAKERS[name](ds, stacks), 4, mix=2)
+    n = sum(len(batch["image"]) for batch in loader)
+    assert n == len(loader.dataset)
+    assert sum(count_bytes) <= 1.05 * stacks["stored_bytes"].sum()
+    count_bytes.clear()
+    for _ in Loader(SliceDataset(ds.with_cache(1), volumes=stacks), 4, mix=2):
+        pass
+    assert sum(count_bytes) > 1.5 * stacks["stored_bytes"].sum()  # what is saved
+
+
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_consumers_share_few_windows(store, count_bytes, n):
+    """Of n consumers' shares each ends within one window, which two of them read."""
+    ds = dicomdask.open_dataset(str(store))
+    stacks = ds.volumes[ds.volumes["n_frames"] > 1]
+    for rank in range(n):
+        own = dicomdask.open_dataset(str(store))  # as each process would
+        for _ in Loader(
+            SliceDataset(own, volumes=stacks), 4, mix=1, rank=rank, world=n
+        ):
+            pass
+    windows = 3 * PATIENTS
+    assert sum(count_bytes) <= 1.05 * stacks["stored_bytes"].sum() * (1 + n / windows)

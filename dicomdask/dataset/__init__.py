@@ -106,6 +106,18 @@ class Dataset(Tables):
             storage.Ranges(store), cache_bytes=cache_bytes, kept=kept
         )
 
+    @property
+    def cache_bytes(self) -> int:
+        """How many bytes of decoded chunks are kept at most."""
+        return self._reader.cache_bytes
+
+    def with_cache(self, cache_bytes: int) -> "Dataset":
+        """Return this dataset with another cache of decoded chunks, empty still."""
+        other = object.__new__(Dataset)
+        other.__dict__.update(self.__dict__)  # the tables too, which a copy leaves out
+        other._reader = self._reader.with_cache(cache_bytes)
+        return other
+
     def read(
         self,
         volume_id: str,

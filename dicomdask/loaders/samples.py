@@ -7,6 +7,7 @@ number alone: not on the process, the worker or what was read before.
 import hashlib
 import logging
 from collections.abc import Sequence
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -51,6 +52,12 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 PLACE, DRAW, CHANCE = range(3)
 """What keys are for: where a sample lies, which blocks, what a transform does."""
+
+MOST_KEPT_BYTES: Final = 512 << 20
+"""A process keeps at most so many bytes of decoded chunks, unless it was told to."""
+
+ENTRY_BYTES: Final = 1 << 10
+"""What a kept chunk takes besides its elements, at most."""
 
 CROP: Final = "give size, which crops and pads them"
 
@@ -131,6 +138,7 @@ class Samples:
         self._grids, self._grid_of = grids_of(volumes)
         sizes = [self._sampler.sizes(grid) for grid in self._grids]
         self._sizes = np.concatenate([sizes[kind] for kind in self._grid_of])
+        self._itemsizes = np.array([np.dtype(one).itemsize for one in volumes["dtype"]])
         counts = np.array([len(sizes[kind]) for kind in self._grid_of])
         self._first_blocks = starts_of(counts)
         self._shares: Floats | None = None
@@ -203,14 +211,36 @@ class Samples:
 
     def frames_of(self, trace: Trace) -> pd.DataFrame:
         """Return the rows of `Dataset.frames` that a sample shows."""
-        frames = self.dataset.frames
-        mine = frames["volume_id"].isin(trace.volume_ids)
-        mine &= frames["revision"].isin(trace.revisions)
+        parts = [self.dataset.frames_of(name) for name in trace.volume_ids]
+        frames = pd.concat(parts, ignore_index=True)
+        mine = np.ones(len(frames), bool)
         axes = self.dataset.row(trace.volume_ids[0])["dimensions"]
         for axis, start, stop in zip(axes, trace.start, trace.stop, strict=True):
             if axis in ("t", "z"):
-                mine &= frames[axis].between(start, stop - 1).fillna(value=False)
+                mine &= frames[axis].between(start, stop - 1).to_numpy(bool)
         return frames[mine]
+
+    def keep_window(self, mix: int) -> None:
+        """Keep the decoded chunks of a window of the order, if it has blocks to share.
+
+        Then each is decoded once. A dataset that was opened with a cache keeps it.
+        """
+        if not self.dataset.cache_bytes and self._sizes.max(initial=0) > 1:
+            wanted = (
+                2 * max(1, mix) * self._block_bytes()
+            )  # the cache turns half by half
+            self.dataset = self.dataset.with_cache(min(wanted, MOST_KEPT_BYTES))
+
+    def _block_bytes(self) -> int:
+        """Return what the chunks of a block take, decoded, at most or about."""
+        n_chunks = [
+            prod(-(-n // c) for n, c in zip(grid.shape, grid.chunks, strict=True))
+            for grid in self._grids
+        ]
+        elements = np.array([prod(grid.chunks) for grid in self._grids])
+        sizes = elements[self._grid_of] * self._itemsizes + ENTRY_BYTES
+        per_block = np.array(n_chunks)[self._grid_of] / np.diff(self._first_blocks)
+        return int((sizes * per_block).max())
 
     def check_one_shape(self) -> None:
         """Refuse volumes whose samples cannot be batched, before any is read.

@@ -1,6 +1,7 @@
 """Reads boxes out of shards. Storage is injected."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -171,6 +172,17 @@ class ShardReader:
         self._max_gap = DISTANT_GAP * source.is_distant if max_gap is None else max_gap
         self._indexes: Recent[Index] = Recent(index_bytes)
         self._chunks: Recent[Array] = Recent(cache_bytes)
+
+    @property
+    def cache_bytes(self) -> int:
+        """How many bytes of decoded chunks are kept at most."""
+        return self._chunks.budget
+
+    def with_cache(self, cache_bytes: int) -> "ShardReader":
+        """Return this reader with another cache of decoded chunks, empty still."""
+        other = copy(self)
+        other._chunks = Recent(cache_bytes)
+        return other
 
     def read(self, path: str, meta: ArrayMeta, box: Box) -> Array:
         """Read a box of an array.

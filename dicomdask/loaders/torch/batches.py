@@ -47,6 +47,7 @@ class BatchOrder(data.Sampler[list[Index]]):
         workers: int = 0,
     ) -> None:
         self._samples, self._mix = dataset.samples, mix
+        self._samples.keep_window(mix)
         self._rank, n_ranks = _place(rank, world)
         leg = Leg(n_ranks, max(1, workers), batch_size, remainder)
         self._state = self._samples.begin(dataset.epoch, leg, mix=mix)
