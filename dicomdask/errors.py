@@ -112,6 +112,10 @@ class ClusterError(DicomDaskError, RuntimeError):
     """The scheduler is gone, or workers keep dying; what has a receipt is kept."""
 
 
+class WorkerError(DicomDaskError, RuntimeError):
+    """A process of a loader ended before it had handed over its batch."""
+
+
 class OptionError(PlanError):
     """An option cannot be used; a command ends with the exit code of wrong usage."""
 

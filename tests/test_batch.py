@@ -211,7 +211,7 @@ def test_what_our_reader_does_not_know_is_read_by_zarr(volumes, monkeypatch):
     ds, _arrays, names = volumes
     requests = [(names[one], box_at((-1, 2, 3), (5, 70, 58))) for one in "abca"]
     wanted = ds.read_many(requests, fill=0, dtype="f4")
-    monkeypatch.setattr("dicomdask.dataset.parse_metadata", lambda _: None)
+    monkeypatch.setattr("dicomdask.dataset.opened.parse_metadata", lambda _: None)
     other = dicomdask.open_dataset(ds.store)
     mixed = dicomdask.open_dataset(ds.store)
     mixed._opened[names["c"]] = ds._open(names["c"])

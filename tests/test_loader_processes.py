@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dicomdask
+from dicomdask.errors import WorkerError
 from dicomdask.loaders.torch import Loader, PatchDataset, SliceDataset
 from tests.builders import make_instance, write_series
 
@@ -86,11 +87,22 @@ def test_the_memory_of_a_worker_is_bounded(store):
     assert max(sizes) - sizes[0] < budget + 8 * MIB
 
 
+def test_a_batch_that_is_cut_off_is_an_error(store, monkeypatch):
+    def cut_off(self):
+        raise ConnectionResetError
+
+    monkeypatch.setattr(
+        "torch.utils.data.dataloader._BaseDataLoaderIter.__next__", cut_off
+    )
+    with pytest.raises(WorkerError, match="a worker of the loader ended"):
+        next(iter(Loader(SliceDataset(dicomdask.open_dataset(store)))))
+
+
 def test_a_killed_worker_is_an_error_and_no_hang(store):
     dataset = SliceDataset(dicomdask.open_dataset(store), transform=killed)
     loader = Loader(dataset, 4, num_workers=2, timeout=HANG_S)
     seen = []
-    with pytest.raises(RuntimeError, match=r"worker .*killed"):
+    with pytest.raises(RuntimeError, match=r"[Ww]orker .*killed"):
         seen.extend(batch["trace"] for batch in loader)
     whole = SliceDataset(dicomdask.open_dataset(store))
     resumed = Loader(whole, 4, num_workers=2, timeout=HANG_S)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch.utils import data
 
-from dicomdask.errors import OptionError
+from dicomdask.errors import OptionError, WorkerError
 from dicomdask.loaders.options import Batch, LeftOut
 from dicomdask.loaders.shares import Remainder
 from dicomdask.loaders.torch.batches import BatchOrder
@@ -96,7 +96,7 @@ class Loader(data.DataLoader[Batch]):
         self._given = 0
         batches = super().__iter__()
         try:
-            for batch in batches:
+            while (batch := _next(batches)) is not None:
                 self._given += 1
                 self.left_out += batch["left_out"]
                 if "image" in batch:
@@ -110,6 +110,18 @@ class Loader(data.DataLoader[Batch]):
         end = getattr(batches, "_shutdown_workers", None)
         if end is not None and not self.persistent_workers:
             end()
+
+
+def _next(batches: Iterator[Batch]) -> Batch | None:
+    """Return the next batch; None after the last."""
+    try:
+        return next(batches, None)
+    except (ConnectionError, EOFError) as error:
+        # Torch finds out by itself, but for a batch that is handed over just then.
+        raise WorkerError(
+            "a worker of the loader ended before it had handed over its batch: killed, "
+            "perhaps for want of memory; the loader's state resumes the epoch"
+        ) from error
 
 
 class BatchStream(data.IterableDataset[Batch]):
