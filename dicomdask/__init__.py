@@ -7,12 +7,13 @@ if TYPE_CHECKING:
     from dicomdask.dataset import open_dataset
     from dicomdask.pipeline import index_dataframe
     from dicomdask.pipeline import index_sources as index
-    from dicomdask.steps import convert, forget, pseudonymize, vacuum
+    from dicomdask.steps import convert, deidentify, forget, pseudonymize, vacuum
 
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "convert",
+    "deidentify",
     "forget",
     "index",
     "index_dataframe",
@@ -24,6 +25,7 @@ __all__ = [
 # Loaded when first used: whoever only reads a dataset needs neither Dask nor pydicom.
 _HOMES: Final = {
     "convert": ("dicomdask.steps", "convert"),
+    "deidentify": ("dicomdask.steps", "deidentify"),
     "forget": ("dicomdask.steps", "forget"),
     "index": ("dicomdask.pipeline", "index_sources"),
     "index_dataframe": ("dicomdask.pipeline", "index_dataframe"),

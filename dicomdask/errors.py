@@ -68,6 +68,11 @@ CODES: Final[dict[str, str]] = {
     # commit
     "series-elsewhere": "Another work directory stored other slices of this series; "
     "index all of its sources in one run.",
+    # deidentify
+    "unsupported-object": "The policy cannot clean this kind of object (a document, a "
+    "presentation state, a waveform, …), so it was not passed.",
+    "unclean-stream": "Pixels in this transfer syntax cannot be cleaned of comments; "
+    "transcode them first.",
     # anywhere
     "deid-failed": "The header could not be de-identified, so nothing of it was kept.",
     "unexpected": "An unforeseen error; the sentence names its class only.",

@@ -438,3 +438,20 @@ def statement_text(policy: Policy) -> str:
         actions="\n".join(f"| {a} | {actions[a]} | {ACTIONS[a]} |" for a in ACTIONS),
         trusted=", ".join(policy.trusted_pixels) or "none",
     )
+
+
+def deidentified_text(
+    dest: str,
+    outcomes: Mapping[str, int],
+    codes: Mapping[str, int],
+    mappings: Sequence[str],
+) -> str:
+    """Return what a run of `deidentify` came to: inputs by outcome and by code."""
+    counts = ", ".join(f"{n} {name}" for name, n in outcomes.items())
+    width = max(map(len, codes), default=0)
+    lines = [
+        f"  {n:>8}  {code:<{width}}  {CODES.get(code, '')}" for code, n in codes.items()
+    ]
+    private = [f"they identify everybody: {url}" for url in mappings]
+    total = sum(outcomes.values())
+    return "\n".join([f"{dest}: {total} inputs: {counts}", *lines, *private])

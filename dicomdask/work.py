@@ -15,6 +15,7 @@
 - `committed/<bucket>.json`: volumes and outcomes as they were last committed
 - `parts/<hh>/<task>.parquet`: de-identified rows, one file a task
 - `receipts/…`: what is done
+- `files/<target>/…`: what became of each file of a `deidentify`
 - `attempts/<name>-<mark>`: what is being decoded, or was when its process died
 - `log/<started>-<id>.jsonl`: what each run did, without any identified value
 """
@@ -60,6 +61,7 @@ CONTENTS: Final = frozenset(
         "parts",
         "receipts",
         "attempts",
+        "files",
         "log",
     }
 )

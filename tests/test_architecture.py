@@ -205,7 +205,7 @@ def test_the_plan_reaches_no_storage_no_clock_no_environment():
 
 def test_only_few_places_catch_everything():
     allowed = {
-        *("tasks/barrier", "deid/clean", "verify", "plan/build"),
+        *("tasks/barrier", "deid/clean", "deid/file", "verify", "plan/build"),
         *("cli/output", "storage/requests"),
     }
     users = {

@@ -217,6 +217,15 @@ def test_dataset_with_code_value_at_the_root_keeps_the_rest():
     assert "CodeValue" not in cleaned
 
 
+def test_more_numbers_than_there_may_be_go():
+    ds = make_instance()
+    ds.add_new(0x00280120, "SS", [20817, 21313, 17236])
+    ds.add_new(0x00189087, "FD", [1.0, 2.0])
+    cleaned = clean_header(ds, RESEARCH, KEY)
+    assert "PixelPaddingValue" not in cleaned
+    assert "DiffusionBValue" not in cleaned
+
+
 def test_numbers_that_json_lacks_are_dropped():
     ds = clean(DiffusionBValue=float("nan"), SpacingBetweenSlices="1")
     header = header_json(ds)

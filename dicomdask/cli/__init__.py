@@ -5,10 +5,11 @@ from typing import Final
 import click
 
 import dicomdask
-from dicomdask.cli import keep, labels, look, policy, run, split
+from dicomdask.cli import files, keep, labels, look, policy, run, split
 
 COMMANDS: Final = (
     *(run.convert, run.index, run.plan, run.encode, run.commit),
+    files.deidentify,
     *(look.info, look.verify, look.demo),
     *(labels.pseudonymize, split.split),
     *(keep.vacuum, keep.forget),

@@ -19,7 +19,10 @@ from pydicom.values import convert_SQ
 
 from dicomdask.deid.codes import is_public_code, meaning
 from dicomdask.deid.document import BULK_VRS
+from dicomdask.deid.dummies import code_stand_in, stand_in
 from dicomdask.deid.elements import decoded, decoded_values, make_element
+from dicomdask.deid.icc import clean_profile
+from dicomdask.deid.lookup import clean_table
 from dicomdask.deid.private import clean_private
 from dicomdask.deid.rules import (
     Context,
@@ -99,7 +102,7 @@ def _clean_or_none(dataset: Dataset, policy: Policy, key: Key) -> Dataset | None
         if policy.name == "none":
             return _copy(dataset)
         context = context_of(dataset, policy, key)
-        return _mark(_clean(dataset, context), policy, context)
+        return mark(clean_level(dataset, context), policy, context)
     except Exception:  # noqa: BLE001 -- hostile bytes raise anything, with values in it
         return None
 
@@ -128,21 +131,24 @@ def _is_signed(dataset: Dataset) -> bool:
     return bool(element) and read_values(element, "US", signed=False) == ("US", [1])
 
 
-def _clean(dataset: Dataset, context: Context) -> Dataset:
+def clean_level(dataset: Dataset, context: Context) -> Dataset:
     """Return the elements of one level that stay."""
     kept: _Elements = {}
     rules = context.rules
     for tag in sorted(dataset.keys()):
         rule = rules.get(int(tag))
+        element = None
         if rule is not None and int(tag) not in CODE_TAGS:
             element = clean_element(dataset, tag, rule, context)
-            if element is not None:
-                kept[tag] = element
+        if element is None and int(tag) in context.stand_ins:
+            element = stand_in(tag, is_empty=context.stand_ins[int(tag)] == "2")
+        if element is not None:
+            kept[tag] = element
     if context.private:
         for element in clean_private(dataset, context, _clean_sequence):
             kept[element.tag] = element
     if context.depth and (CODE_VALUE in dataset or LONG_CODE_VALUE in dataset):
-        kept = _with_code(dataset, kept)
+        kept = _with_code(dataset, kept, is_required=context.is_required)
     return Dataset(kept)
 
 
@@ -154,6 +160,10 @@ def clean_element(
         return None if rule.vr == "SQ" else make_element(tag, rule.vr, [])
     if rule.vr == "SQ":
         return _clean_sequence(dataset, tag, context)
+    if rule.is_bulk:
+        is_profile = rule.keyword == "ICCProfile"
+        clean = clean_profile if is_profile else clean_table
+        return clean(dataset, tag, rule.keyword)
     if rule.action == "D":
         return _pseudonym(dataset, tag, rule, context)
     read = _read(dataset, tag, rule, context)
@@ -190,11 +200,23 @@ def _clean_sequence(
     """Return a sequence with its items cleaned; None if nothing of it remains."""
     if context.depth >= MAX_DEPTH:
         return None
-    inner = replace(context, depth=context.depth + 1)
-    items = items_of(dataset.get_item(tag), dataset)
-    every = (_clean(item, inner) for item in items)
-    cleaned = [item for item in every if len(item) or int(tag) == PER_FRAME]
-    return DataElement(tag, "SQ", Sequence(cleaned)) if cleaned else None
+    is_required = context.stand_ins.get(int(tag)) == "1"
+    inner = replace(context, depth=context.depth + 1, is_required=is_required)
+    items = list(items_of(dataset.get_item(tag), dataset))
+    if context.is_for_files and not items:
+        return DataElement(tag, "SQ", Sequence())
+    pairs = [(item, clean_level(item, inner)) for item in items]
+    is_per_frame = int(tag) == PER_FRAME
+    if not is_per_frame and not any(len(cleaned) for _, cleaned in pairs):
+        return None
+    kept = [
+        cleaned
+        for item, cleaned in pairs
+        if len(cleaned)
+        or is_per_frame
+        or (context.is_for_files and CODE_VALUE not in item)
+    ]
+    return DataElement(tag, "SQ", Sequence(kept)) if kept else None
 
 
 def items_of(element: Any, dataset: Dataset) -> Iterable[Dataset]:
@@ -213,16 +235,17 @@ def items_of(element: Any, dataset: Dataset) -> Iterable[Dataset]:
         return ()
 
 
-def _with_code(dataset: Dataset, kept: _Elements) -> _Elements:
+def _with_code(dataset: Dataset, kept: _Elements, *, is_required: bool) -> _Elements:
     """Return `kept` with the code of an item if it is public; else nothing.
 
-    The meaning is looked up in pydicom's dictionaries of codes, never copied.
+    The meaning is looked up in pydicom's dictionaries of codes, never copied. Where an
+    item is required, a code that says nothing stands in.
     """
     tag = CODE_VALUE if CODE_VALUE in dataset else LONG_CODE_VALUE
     read = [read_values(e, "SH", signed=False) for e in _code_elements(dataset, tag)]
     texts = [pair[1][0] for pair in read if pair and len(pair[1]) == 1]
     if len(texts) != 2 or not is_public_code(*texts):
-        return {}
+        return {**code_stand_in()} if is_required else {}
     added = {tag: texts[0], CODE_SCHEME: texts[1], CODE_MEANING: meaning(*texts)}
     vrs = {CODE_VALUE: "SH", LONG_CODE_VALUE: "UC", CODE_SCHEME: "SH"}
     codes = {
@@ -236,7 +259,7 @@ def _code_elements(dataset: Dataset, tag: int) -> list[Any]:
     return [dataset.get_item(tag) for tag in tags if tag in dataset]
 
 
-def _mark(cleaned: Dataset, policy: Policy, context: Context) -> Dataset:
+def mark(cleaned: Dataset, policy: Policy, context: Context) -> Dataset:
     """Say what was done (PS3.15 E.1.1, PS3.3 C.7.1.1 and C.12.1)."""
     for tag in (PATIENT_ID, 0x00100010):
         vr = "LO" if tag == PATIENT_ID else "PN"

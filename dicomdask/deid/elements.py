@@ -7,6 +7,7 @@ from pydicom.charset import default_encoding
 from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
+from pydicom.valuerep import PersonName
 
 from dicomdask.deid.values import PADDING, SINGLE_VRS, Values
 
@@ -39,5 +40,7 @@ def decoded_values(dataset: Dataset, tag: int, vr: str) -> Values | None:
 
 def make_element(tag: BaseTag, vr: str, values: Values) -> DataElement:
     """Return an element of plain values."""
+    if vr == "PN":
+        values = [PersonName(text) for text in values]
     value = values if len(values) > 1 else values[0] if values else None
     return DataElement(tag, vr, value, already_converted=True)

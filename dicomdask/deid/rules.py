@@ -3,15 +3,15 @@
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cache, lru_cache
 from typing import Final
 
 from pydicom._uid_dict import UID_dictionary
-from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag
 
-from dicomdask.deid.values import FORMATS, PADDING, Values
+from dicomdask.deid.values import FORMATS, MAX_VALUES, PADDING, Values
 from dicomdask.deid.words import clean_text
 from dicomdask.policy import (
     PSEUDONYMS,
@@ -20,6 +20,7 @@ from dicomdask.policy import (
     UIDS,
     Decision,
     Policy,
+    reference_tags,
     vocabulary,
 )
 from dicomdask.pseudonym import Key
@@ -36,7 +37,11 @@ DATE_TIME: Final = re.compile(rf"(\d{{8}})({_TIME})?([+-][01]\d[0-5]\d)?", re.A)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the cleaning of one instance needs to know; identified."""
+    """What the cleaning of one instance needs to know; identified.
+
+    `stand_ins` are the types of what a file may not lack; `uids` collects old and new
+    ones; `is_required` tells that the sequence around needs its items.
+    """
 
     key: Key
     rules: Mapping[int, "Rule"]
@@ -47,7 +52,15 @@ class Context:
     signed: bool
     private: Mapping[tuple[str, int, int | None], "Rule"]
     names: frozenset[str]
+    stand_ins: Mapping[int, str] = field(default_factory=dict)
+    uids: dict[str, str] | None = None
+    is_required: bool = False
     depth: int = 0
+
+    @property
+    def is_for_files(self) -> bool:
+        """Return whether what comes out is a DICOM file, not rows of a table."""
+        return bool(self.stand_ins)
 
 
 Clean = Callable[["Rule", Values, Context], Values | None]
@@ -58,7 +71,8 @@ Private = tuple[str, int, int | None]
 class Rule:
     """What to do with one tag; `clean` returns None where the value must go.
 
-    `is_text` tells that it has to be read in the character set of its header.
+    `is_text` tells that it has to be read in the character set of its header;
+    `is_bulk` that it is a table of pixel values. `max_values` is the multiplicity.
     """
 
     keyword: str
@@ -66,6 +80,8 @@ class Rule:
     action: str
     clean: Clean
     is_text: bool = False
+    is_bulk: bool = False
+    max_values: int = MAX_VALUES
 
 
 def patient_pseudonym(identity: str, key: Key) -> str:
@@ -74,8 +90,8 @@ def patient_pseudonym(identity: str, key: Key) -> str:
 
 
 def accession_pseudonym(accession_number: str, key: Key) -> str:
-    """Return what stands in AccessionNumber."""
-    return key.digest("AccessionNumber", accession_number.strip(PADDING))
+    """Return what stands in AccessionNumber, which has room for 16 characters."""
+    return key.digest("AccessionNumber", accession_number.strip(PADDING), nbytes=8)
 
 
 def replace_uid(uid: str, key: Key) -> str:
@@ -96,7 +112,8 @@ def _allows(keyword: str, vr: str, text: str) -> bool:
 
 
 def _keep_numbers(rule: Rule, values: Values, context: Context) -> Values | None:
-    return values
+    """Keep numbers, no more than there may be: text spells many small ones."""
+    return values if len(values) <= rule.max_values else None
 
 
 def _keep_decimals(rule: Rule, values: Values, context: Context) -> Values | None:
@@ -113,8 +130,20 @@ def _keep_integers(rule: Rule, values: Values, context: Context) -> Values | Non
     return numbers if all(n is None or abs(n) <= 2**31 for n in numbers) else None
 
 
+def _keep_decimal_texts(rule: Rule, values: Values, context: Context) -> Values | None:
+    fit = _keep_decimals(rule, values, context) is not None
+    return values if fit and all(len(text) <= 16 for text in values) else None
+
+
+def _keep_integer_texts(rule: Rule, values: Values, context: Context) -> Values | None:
+    return None if _keep_integers(rule, values, context) is None else values
+
+
 def _replace_uids(rule: Rule, values: Values, context: Context) -> Values | None:
-    return [replace_uid(text, context.key) if text else "" for text in values]
+    replaced = [replace_uid(text, context.key) if text else "" for text in values]
+    if context.uids is not None:
+        context.uids.update(zip(values, replaced, strict=True))
+    return replaced
 
 
 def _shift_dates(rule: Rule, values: Values, context: Context) -> Values | None:
@@ -226,6 +255,32 @@ def rules_of(policy: Policy) -> Mapping[int, Rule]:
 
 
 @cache
+def file_rules(policy: Policy) -> Mapping[int, Rule]:
+    """Return the rule of each tag that stays in files: numbers keep their text.
+
+    What is emptied or replaced by a value that says nothing is left to the stand-ins.
+    """
+    rules = {t: rule for t, rule in rules_of(policy).items() if rule.action != "Z"}
+    rules |= {tag: _rule(tag, REFERENCES, policy) for tag in reference_tags()}
+    return {tag: _for_files(rule) for tag, rule in rules.items()}
+
+
+REFERENCES: Final = Decision("U", "references: UIDs replaced")
+
+
+def _for_files(rule: Rule) -> Rule:
+    if rule.keyword.endswith(("ColorLookupTableData", "LUTData", "ICCProfile")):
+        return replace(rule, is_bulk=True)
+    return replace(rule, clean=_FILE_CLEANS.get(rule.clean, rule.clean))
+
+
+_FILE_CLEANS: Final[Mapping[Clean, Clean]] = {
+    _keep_decimals: _keep_decimal_texts,
+    _keep_integers: _keep_integer_texts,
+}
+
+
+@cache
 def private_rules(policy: Policy) -> Mapping[Private, Rule]:
     """Return the rule of each private element that a policy does not remove."""
     return {
@@ -261,4 +316,11 @@ def _rule(tag: int, decision: Decision, policy: Policy) -> Rule:
         return Rule(keyword, vr, action, clean, is_text=is_text and vr != "AS")
     if action == "K" and vr == "UI" and UIDS in policy.options:
         return Rule(keyword, vr, action, _keep_uids)
-    return Rule(keyword, vr, action, _VALUE_RULES.get(vr, _keep_terms))
+    clean = _VALUE_RULES.get(vr, _keep_terms)
+    return Rule(keyword, vr, action, clean, max_values=_max_values(tag))
+
+
+def _max_values(tag: int) -> int:
+    """Return how many values an element has at most (PS3.6, column VM)."""
+    last = dictionary_VM(tag).split("-")[-1]
+    return int(last) if last.isdigit() else MAX_VALUES

@@ -2,11 +2,13 @@
 
 from dicomdask.pipeline.bags import (
     encode_bag,
+    files_bag,
     index_bag,
     index_dataframe,
     index_sources,
     plan_bag,
     resolve_bag,
+    settle_bag,
 )
 from dicomdask.pipeline.clusters import (
     LOCAL_SCHEDULERS,
@@ -23,6 +25,7 @@ __all__ = [
     "check_scheduler",
     "current_client",
     "encode_bag",
+    "files_bag",
     "index_bag",
     "index_dataframe",
     "index_sources",
@@ -31,4 +34,5 @@ __all__ = [
     "parse_memory",
     "plan_bag",
     "resolve_bag",
+    "settle_bag",
 ]

@@ -14,7 +14,7 @@ from dask.base import tokenize
 from dicomdask import storage, tables
 from dicomdask.errors import PlanError
 from dicomdask.model import Instance, column_name
-from dicomdask.tasks import encode, index, planning, resolve
+from dicomdask.tasks import encode, files, index, planning, resolve, settle_files
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -47,6 +47,26 @@ def encode_bag(
 ) -> db.Bag:
     """Return a lazy bag of counts, some (plan part, start, stop) a partition."""
     return _map("encode", encode.encode_batch, batches, work_url)
+
+
+def files_bag(
+    batches: Sequence[tuple[str, int, int]],
+    *,
+    work_url: str,
+    crosswalk: bool = False,
+    memory: int | None = None,
+) -> db.Bag:
+    """Return a lazy bag of counts, one (manifest part, start, stop) a partition."""
+    function = partial(files.deidentify_batch, crosswalk=crosswalk, memory=memory)
+    return _map("deidentify", function, [[one] for one in batches], work_url)
+
+
+def settle_bag(
+    buckets: Sequence[str], *, work_url: str, crosswalk: bool = False
+) -> db.Bag:
+    """Return a lazy bag of counts, one bucket of de-identified files a partition."""
+    function = partial(settle_files.settle_bucket, crosswalk=crosswalk)
+    return _map("settle", function, [[one] for one in buckets], work_url)
 
 
 def _map(

@@ -12,6 +12,7 @@ from dicomdask.policy.data import (
     Vocabulary,
     retained,
     safe_words,
+    strictest_types,
     table_rows,
     vocabulary,
 )
@@ -21,6 +22,7 @@ from dicomdask.policy.decide import (
     TEXT_VRS,
     TIME_ZONE,
     Decision,
+    reference_tags,
 )
 from dicomdask.policy.files import parse_policy
 from dicomdask.policy.options import (
@@ -54,8 +56,10 @@ __all__ = [
     "load_policy",
     "parse_policy",
     "patient_identity",
+    "reference_tags",
     "retained",
     "safe_words",
+    "strictest_types",
     "table_rows",
     "vocabulary",
 ]

@@ -74,6 +74,11 @@ class Policy:
         return _staying(self.options, self.rules)
 
     @property
+    def all_decisions(self) -> Mapping[int, Decision]:
+        """Return the decision on every tag that is named, removed ones included."""
+        return decisions(self.options, self.rules)
+
+    @property
     def actions(self) -> Mapping[int, str]:
         """Return the action of every tag that is not removed."""
         return {tag: one.action for tag, one in self.decisions.items()}

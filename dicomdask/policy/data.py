@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, Final
 
+MODULES: Final = "modules.csv"
 FILES: Final = (
+    MODULES,
     "table_e1_1.csv",
     "safe_private.csv",
     "retain.toml",
@@ -119,6 +122,15 @@ def safe_private() -> tuple[PrivateRow, ...]:
         PrivateRow(int(r["group"], 16), int(r["element"], 16), r["creator"], r["vr"])
         for r in _csv("safe_private.csv")
     )
+
+
+@cache
+def strictest_types() -> Mapping[str, str]:
+    """Return the strictest type (1, 2 or 3) that an attribute has in any module."""
+    found: dict[str, str] = {}
+    for row in _csv(MODULES):
+        found[row["keyword"]] = min(found.get(row["keyword"], "3"), row["type"])
+    return MappingProxyType(found)
 
 
 def _csv(name: str) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from dicomdask.policy.data import (
     table_rows,
 )
 from dicomdask.policy.files import FileRule
-from dicomdask.policy.options import SAFE_PRIVATE
+from dicomdask.policy.options import SAFE_PRIVATE, STRUCTURED, UIDS
 
 PSEUDONYMS: Final = frozenset({"PatientID", "PatientName", "AccessionNumber"})
 BINARY_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
@@ -91,6 +91,9 @@ def decisions(
     for row in table_rows():
         if row.tag.isalnum() and "x" not in row.tag and row.tag != "private":
             found[int(row.tag, 16)] = decide(row, options)
+    if STRUCTURED in options:
+        made = Decision("C", f"{STRUCTURED}: text of content items", is_proved=False)
+        found[_tag("TextValue")] = made
     for rule in rules:
         made = Decision(rule.action, rule.told, is_proved=rule.action != "K")
         found.update((tag, _for_vr(tag, made)) for tag in rule.tags)
@@ -145,6 +148,19 @@ def decide(row: TableRow, options: tuple[str, ...]) -> Decision:
     )
     is_proved = decision.action != "K" or row.keyword == TIME_ZONE
     return replace(decision, is_proved=is_proved)
+
+
+def reference_tags() -> tuple[int, ...]:
+    """Return the sequences of table E.1-1 that hold references by UID.
+
+    In files they are looked into, their UIDs replaced: nobody can tell from the table
+    whether an object requires them.
+    """
+    return tuple(
+        int(row.tag, 16)
+        for row in table_rows()
+        if vr_of(row.tag) == "SQ" and row.options.get(UIDS) == "K"
+    )
 
 
 def vr_of(tag: str) -> str:

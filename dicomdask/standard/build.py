@@ -43,7 +43,8 @@ IODS: Final = re.compile(
     "x-ray-(angiographic|radiofluoroscopic)-image|.*secondary-capture-image|"
     "breast-tomosynthesis-image|vl-.*-image|segmentation|parametric-map|"
     "rt-(dose|image|plan|structure-set)|.*-sr|key-object-selection-document|"
-    "spatial-registration"
+    "spatial-registration|ophthalmic-(photography|tomography)-.*|x-ray-3d-.*-image|"
+    "digital-intra-oral-x-ray-image|enhanced-(xa|xrf|us|mr-color).*|legacy-converted-.*"
 )
 """The objects whose modules are listed."""
 

@@ -5,6 +5,7 @@ again: it does what has no receipt yet. Nothing here touches an input; the tasks
 """
 
 from dicomdask.runlog import Progress
+from dicomdask.steps.files import Deidentified, deidentify
 from dicomdask.steps.labels import pseudonymize
 from dicomdask.steps.policies import explain_file, get_policy
 from dicomdask.steps.removal import forget, vacuum
@@ -23,6 +24,7 @@ from dicomdask.tasks.removal import Forgot, Found
 from dicomdask.tasks.vacuum import Vacuumed
 
 __all__ = [
+    "Deidentified",
     "Forgot",
     "Found",
     "Progress",
@@ -33,6 +35,7 @@ __all__ = [
     "commit",
     "convert",
     "default_work",
+    "deidentify",
     "encode",
     "explain_file",
     "finish",

@@ -71,7 +71,7 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
     """
     work = session.work
     with session.log.stage("list"):
-        _list(session, sources, exclude)
+        list_inputs(session, sources, exclude)
         done = work.indexed_parts()
         left = [part for part in work.manifest_parts() if part not in done]
         n_files = sum(work.n_listed(part) for part in left)
@@ -85,7 +85,9 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
     return sum(one["files"] for one in counts)
 
 
-def _list(session: Session, sources: Sequence[str], exclude: tuple[str, ...]) -> None:
+def list_inputs(
+    session: Session, sources: Sequence[str], exclude: tuple[str, ...]
+) -> None:
     """Add what is new or changed in the sources to the manifest."""
     started = time.monotonic()
     work = session.work

@@ -28,7 +28,9 @@ from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.work import Job, Work
 
-Source = TypeVar("Source", Instance, PlannedFrame)
+Source = TypeVar("Source", Instance, PlannedFrame, SourceFile)
+
+Listed = Instance | PlannedFrame | SourceFile
 
 BATCH_INSTANCES: Final = 64
 MD5_ETAG: Final = re.compile('"?[0-9a-f]{32}"?')
@@ -327,7 +329,7 @@ def fetch_ahead(
     )
 
 
-def read_source(file: Instance | PlannedFrame, fetched: Callable[[], bytes]) -> bytes:
+def read_source(file: Listed, fetched: Callable[[], bytes]) -> bytes:
     """Return the bytes of a file that is still as it was listed.
 
     Parameters
@@ -349,7 +351,7 @@ def read_source(file: Instance | PlannedFrame, fetched: Callable[[], bytes]) -> 
     return data
 
 
-def listed_etag(file: Instance | PlannedFrame | Verdict) -> str:
+def listed_etag(file: Listed | Verdict) -> str:
     """Return the etag that tells a file's state; empty where none was kept."""
     return file.token or file.etag
 
@@ -364,7 +366,7 @@ def _is_digest(data: bytes, etag: str) -> bool:
     return hashlib.md5(data, usedforsecurity=False).hexdigest() == etag.strip('"')
 
 
-def is_unchanged(file: Instance | PlannedFrame | Verdict) -> bool:
+def is_unchanged(file: Listed | Verdict) -> bool:
     """Return whether a file is there, as far as can be told in the state listed."""
     found = storage.describe(file.url)
     return found.size == file.size and listed_etag(file) in ("", found.etag)

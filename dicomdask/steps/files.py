@@ -1,0 +1,230 @@
+"""Deidentify, as a user runs it: DICOM in, DICOM out."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from dicomdask import pipeline, storage
+from dicomdask.errors import NoDicomError, OptionError, PlanError, StoreError
+from dicomdask.model import FORMAT, Settings
+from dicomdask.runlog import StageUse
+from dicomdask.steps.session import (
+    Goal,
+    Report,
+    Session,
+    default_work,
+    no_progress,
+    open_session,
+)
+from dicomdask.steps.stages import list_inputs, require_files
+from dicomdask.steps.target import check_places, check_settings, with_policy
+from dicomdask.tasks import files
+from dicomdask.tasks.index import NOT_DICOM
+from dicomdask.tasks.settle_files import RECORD
+
+BUCKETS: Final = "0123456789abcdef"
+
+
+@dataclass(frozen=True, slots=True)
+class Deidentified:
+    """What a run of `deidentify` came to.
+
+    `outcomes` and `codes` count all inputs so far; `n_done` files were read by this
+    run. `mappings` are the files of old and new identifiers, where they were asked for.
+    """
+
+    dest: str
+    work: str
+    n_done: int
+    outcomes: Mapping[str, int]
+    codes: Mapping[str, int]
+    mappings: tuple[str, ...]
+    stages: tuple[StageUse, ...] = ()
+
+
+def deidentify(
+    sources: str | Sequence[str],
+    dest: str,
+    *,
+    work: str | None = None,
+    policy: str = "research",
+    options: Sequence[str] = (),
+    trust_pixels: Sequence[str] = (),
+    key_file: str | None = None,
+    crosswalk: bool = False,
+    scheduler: str | None = None,
+    memory: str | None = None,
+    insecure_scheduler: bool = False,
+    storage_options: Mapping[str, Any] | str | None = None,
+    progress: Report = no_progress,
+) -> Deidentified:
+    """Write de-identified DICOM files; resume or extend what an earlier run began.
+
+    Parameters
+    ----------
+    sources
+        Files, folders or glob patterns.
+    dest
+        Where the files go: `PATIENT/STUDY/SERIES/INSTANCE.dcm`, by pseudonym and new
+        UIDs; what became of each input goes to `_dicomdask`, by keyed names.
+    work
+        The private directory of identified intermediates; by default `<dest>.work`.
+    policy, options, trust_pixels, key_file
+        As in `convert`: the same give the same pseudonyms and UIDs.
+    crosswalk
+        Whether to write old and new identifiers to *work*: they identify everybody.
+    scheduler, memory, insecure_scheduler, storage_options, progress
+        As in `convert`.
+
+    Raises
+    ------
+    DicomDaskError
+        One sentence that says what, where, and what to do.
+    """
+    if storage_options is not None:
+        storage.use_options(storage_options)
+    names = [sources] if isinstance(sources, str) else list(sources)
+    settings = Settings(
+        policy=policy, options=tuple(options), trusted_pixels=tuple(trust_pixels)
+    )
+    target = storage.resolve(dest)
+    directory = default_work(target, work)
+    check_places(target, directory)
+    check_settings(settings, None)
+    if policy == "none":
+        raise OptionError("policy none would copy the files; choose research or basic")
+    exclude = (target, directory)
+    require_files(names, exclude=exclude)
+    session = open_session(
+        directory,
+        key_file=key_file,
+        scheduler=scheduler,
+        memory=memory,
+        insecure_scheduler=insecure_scheduler,
+        progress=progress,
+        create=True,
+    )
+    with session:
+        _set_target(session, target, with_policy(settings), crosswalk=crosswalk)
+        with session.log.stage("list"):
+            list_inputs(session, names, exclude)
+        return _finish(session, crosswalk=crosswalk)
+
+
+def _set_target(
+    session: Session, dest: str, settings: Settings, *, crosswalk: bool
+) -> None:
+    """Decide where files go; what is there must be of the same policy and key."""
+    job = session.work.require_job()
+    if job.store not in {None, dest}:
+        raise StoreError(
+            f"{session.work.url} belongs to another store; give another --work"
+        )
+    session.work.write_job(replace(job, store=dest, settings=settings))
+    target = files.target_of(
+        session.work, session.work.require_job(), crosswalk=crosswalk
+    )
+    wanted = {
+        "format": FORMAT,
+        "policy": target.policy.name,
+        "policy digest": target.policy.digest,
+        "options": list(target.policy.options),
+        "codes": [list(code) for code in target.policy.codes],
+        "key": session.key.fingerprint(),
+    }
+    url = _record_url(dest)
+    storage.require_writable(dest)
+    if storage.exists(url):
+        found = json.loads(storage.read(url))
+        differing = [name for name in wanted if found.get(name) != wanted[name]]
+        if differing:
+            raise PlanError(
+                f"{dest} was made with another {', '.join(differing)}; use the same, "
+                "or another destination"
+            )
+    elif storage.list_names(dest):
+        raise StoreError(
+            f"{dest} is not empty and was not made by `dicomdask deidentify`; give "
+            "another path"
+        )
+    _write_record(dest, wanted)
+
+
+def _record_url(dest: str) -> str:
+    return storage.join(dest, RECORD, "record.json")
+
+
+def _write_record(dest: str, record: Mapping[str, Any]) -> None:
+    text = json.dumps(record, indent=1) + "\n"
+    with storage.room_at(dest):
+        storage.write(_record_url(dest), text.encode())
+
+
+def _finish(session: Session, *, crosswalk: bool) -> Deidentified:
+    work = session.work
+    job = work.require_job()
+    target = files.target_of(work, job, crosswalk=crosswalk)
+    batches = [
+        batch
+        for part in work.manifest_parts()
+        for batch in files.cut(part, work.read_manifest(part))
+    ]
+    left = [batch for batch in batches if not files.is_done(target, batch)]
+    done = []
+    if left:
+        bag = pipeline.files_bag(
+            left, work_url=work.url, crosswalk=crosswalk, memory=session.task_memory
+        )
+        n_files = sum(stop - start for _, start, stop in left)
+        goal = Goal(n_files, "files", "files")
+        done = session.run("deidentify", bag, goal)
+    outcomes, codes = _settle(session, target, crosswalk=crosswalk)
+    if not set(codes) - NOT_DICOM:
+        raise NoDicomError("no DICOM in the sources; name the folder that holds it")
+    record = json.loads(storage.read(_record_url(target.url)))
+    _write_record(target.url, record | {"outcomes": outcomes, "codes_found": codes})
+    return Deidentified(
+        dest=target.url,
+        work=work.url,
+        n_done=sum(one["files"] for one in done),
+        outcomes=outcomes,
+        codes=codes,
+        mappings=_write_mappings(target) if crosswalk else (),
+        stages=session.log.uses(),
+    )
+
+
+def _settle(
+    session: Session, target: files.Target, *, crosswalk: bool
+) -> tuple[dict[str, int], dict[str, int]]:
+    buckets = storage.list_names(target.path("rows"))
+    bag = pipeline.settle_bag(buckets, work_url=session.work.url, crosswalk=crosswalk)
+    goal = Goal(len(buckets), "parts", "buckets")
+    results = session.run("settle", bag, goal, seconds=0.0)
+    outcomes: Counter[str] = Counter()
+    codes: Counter[str] = Counter()
+    for one in results:
+        outcomes.update(one["outcomes"])
+        codes.update(one["codes"])
+    return dict(sorted(outcomes.items())), dict(sorted(codes.items()))
+
+
+def _write_mappings(target: files.Target) -> tuple[str, ...]:
+    """Write old and new identifiers as two CSV files, into the work directory only."""
+    found: dict[str, dict[str, str]] = {"patient": {}, "uid": {}}
+    for one in files.read_crosswalk(target):
+        found[one.kind][one.old] = one.new
+    urls = []
+    for kind, pairs in found.items():
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("id_old", "id_new"))
+        writer.writerows(sorted(pairs.items()))
+        urls.append(target.path(f"{kind}_mapping.csv"))
+        with storage.room_at(target.work.url):
+            storage.write(urls[-1], text.getvalue().encode())
+    return tuple(urls)

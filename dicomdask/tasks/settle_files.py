@@ -1,0 +1,111 @@
+"""Settle: of several copies of one instance one file stays; every input is told."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from dicomdask import storage, tables
+from dicomdask.errors import CODES
+from dicomdask.model import Outcome
+from dicomdask.tasks.barrier import kind_of, quiet
+from dicomdask.tasks.files import (
+    FileRow,
+    Target,
+    clean_one,
+    read_rows,
+    source_of,
+    target_of,
+)
+from dicomdask.tasks.measure import Counts, measured
+from dicomdask.work import Work
+
+RECORD: Final = "_dicomdask"
+"""The folder of a destination that holds what is no DICOM file; no value in it."""
+
+
+@measured
+def settle_bucket(bucket: str, *, work_url: str, crosswalk: bool = False) -> Counts:
+    """Decide on the copies in one bucket; write its outcomes; return counts."""
+    work = Work(work_url)
+    target = target_of(work, work.require_job(), crosswalk=crosswalk)
+    every = read_rows(target, bucket)
+    rows = _newest(work, every)
+    with quiet():
+        settled = _settle(target, rows)
+    claimed = {row.path for row in settled if row.outcome == "stored"}
+    for path in {row.path for row in every if row.path} - claimed:
+        storage.remove(storage.join(target.url, *path.split("/")))
+    outcomes = [_outcome(row) for row in sorted(settled, key=lambda r: r.source_key)]
+    url = storage.join(target.url, RECORD, "inputs", f"{bucket}.parquet")
+    with storage.room_at(target.url):
+        storage.write(url, tables.records_to_parquet(Outcome, outcomes))
+    return {
+        "buckets": 1,
+        "outcomes": dict(Counter(one.outcome for one in outcomes)),
+        "codes": dict(Counter(one.code for one in outcomes)),
+        "found": dict(Counter(kind_of(one.code, one.reason) for one in outcomes)),
+    }
+
+
+def _newest(work: Work, rows: Iterable[FileRow]) -> list[FileRow]:
+    """Return one row a file: that of its newest state."""
+    changed = work.read_changed()
+
+    def is_newest(row: FileRow) -> bool:
+        newest = changed.get(row.url)
+        return row.token == (newest.token if newest else "")
+
+    return list({row.url: row for row in rows if is_newest(row)}.values())
+
+
+def _settle(target: Target, rows: Iterable[FileRow]) -> list[FileRow]:
+    groups: Mapping[str, list[FileRow]] = defaultdict(list)
+    settled: list[FileRow] = []
+    for row in rows:
+        if row.path:
+            groups[row.path].append(row)
+        else:
+            settled.append(row)
+    for group in groups.values():
+        settled += group if len(group) == 1 else _decide(target, group)
+    return settled
+
+
+def _decide(target: Target, group: list[FileRow]) -> list[FileRow]:
+    """Keep the first of several copies; of copies that differ keep none.
+
+    Copies that are gone count no more: so a conflict ends.
+    """
+    there = [row for row in group if storage.exists(row.url)] or group[:1]
+    gone = [row for row in group if row not in there]
+    if len({row.pixel_digest for row in there}) > 1:
+        told = [_told(row, "conflict", "rejected") for row in there]
+    else:
+        first, *others = there
+        told = [_written_again(target, first)]
+        told += [_told(row, "duplicate", "duplicate") for row in others]
+    return told + [_told(row, "source-changed", "rejected") for row in gone]
+
+
+def _written_again(target: Target, row: FileRow) -> FileRow:
+    """Return a row whose file is the one that lies there: copies overwrite another."""
+    found, _ = clean_one(
+        source_of(row), lambda: storage.read(row.url), target, memory=None
+    )
+    return found
+
+
+def _told(row: FileRow, code: str, outcome: str) -> FileRow:
+    return replace(row, code=code, reason=CODES[code], outcome=outcome)
+
+
+def _outcome(row: FileRow) -> Outcome:
+    return Outcome(
+        source_key=row.source_key,
+        outcome=row.outcome,  # type: ignore[arg-type]
+        stage=row.stage,  # type: ignore[arg-type]
+        code=row.code,
+        reason=row.reason,
+        source_bytes=max(0, row.size),
+    )
