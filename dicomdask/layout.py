@@ -20,8 +20,9 @@ WIDE_SHARE: Final = 16
 SHARD_FRAMES: Final = 2048
 """A shard holds about so many frames: one task holds what their headers tell."""
 
-DEEP_TILES: Final = {"balanced": (16, 128, 128), "patch": (32, 64, 64)}
+DEEP_TILES: Final = {"balanced": (4, 128, 128), "patch": (32, 32, 32)}
 FLAT_TILES: Final = {"balanced": (512, 512), "patch": (256, 256)}
+"""What chunks hold of slices, rows and columns; `examples/layout.md` says why."""
 
 CHUNK_COST: Final = 32 << 10
 """One more chunk costs a reader as much as so many bytes that it decodes."""
@@ -41,6 +42,7 @@ def choose_layout(
     profile: Profile = "balanced",
     *,
     coloured: bool = False,
+    framewise: bool = False,
     codec: Codec = "lz4",
     patch_size: tuple[int, ...] | None = None,
 ) -> Layout:
@@ -58,6 +60,8 @@ def choose_layout(
     coloured
         Whether the axis before rows and columns is that of samples, which no chunk and
         no shard cuts.
+    framewise
+        Whether frames are no slices of one body, so that each is cut by itself (cines).
     codec
         How chunks are compressed.
     patch_size
@@ -73,30 +77,27 @@ def choose_layout(
     """
     itemsize = np.dtype(dtype).itemsize
     samples = shape[-3:-2] if coloured else ()
-    chunks = _chunks(shape, samples, profile, itemsize, patch_size)
+    n_leading = len(shape) - 2 - len(samples)
+    depth, plane = shape[:n_leading][-1:], shape[-2:]
+    extents = plane if framewise else (*depth, *plane)
+    if patch_size is not None:
+        wanted = patch_size[-len(extents) :]
+        cut = patch_chunks(extents, wanted, itemsize * prod(samples))
+    else:
+        cut = _tile(profile, extents, is_frame=framewise and bool(depth))
+    tile = (*cut[:-2], *samples, *cut[-2:])
+    whole = (*(1,) * (len(shape) - len(tile)), *tile)
+    chunks = tuple(min(n, size) for n, size in zip(shape, whole, strict=True))
     return Layout(chunks, shards=_shards(shape, chunks, itemsize), codec=codec)
 
 
-def _chunks(
-    shape: tuple[int, ...],
-    samples: tuple[int, ...],
-    profile: Profile,
-    itemsize: int,
-    patch_size: tuple[int, ...] | None,
+def _tile(
+    profile: Profile, extents: tuple[int, ...], *, is_frame: bool
 ) -> tuple[int, ...]:
-    n_leading = len(shape) - 2 - len(samples)
-    leading, frame = shape[:n_leading], shape[n_leading:]
-    depth, plane = leading[-1:], frame[-2:]
-    tile: tuple[int, ...] = frame
-    if patch_size is not None:
-        extents, wanted = (*depth, *plane), patch_size[-len(depth) - 2 :]
-        cut = patch_chunks(extents, wanted, itemsize * prod(samples))
-        tile = (*cut[:-2], *samples, *cut[-2:])
-    elif profile != "slice":
-        chosen = (DEEP_TILES if leading else FLAT_TILES)[profile]
-        tile = (*chosen[:-2], *samples, *chosen[-2:])
-    whole = (*(1,) * (len(shape) - len(tile)), *tile)
-    return tuple(min(n, size) for n, size in zip(shape, whole, strict=True))
+    """Return the chunks of a profile; a frame of a cine is read as a whole."""
+    if profile == "slice" or (is_frame and profile == "balanced"):
+        return extents[-2:]
+    return (DEEP_TILES if len(extents) > 2 else FLAT_TILES)[profile]
 
 
 def _shards(

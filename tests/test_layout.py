@@ -3,18 +3,22 @@
 How profiles cut arrays is held in `test_arrays`.
 """
 
+import re
 from itertools import product
 from math import prod
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomdask.errors import OptionError
 from dicomdask.layout import (
     CHUNK_COST,
+    DEEP_TILES,
+    FLAT_TILES,
     MOST_PATCH,
     PATCH_CHUNK_BYTES,
     PATCH_PARTS,
@@ -24,11 +28,11 @@ from dicomdask.layout import (
     patch_chunks,
     patch_cost,
 )
-from dicomdask.model import Codec, Settings
+from dicomdask.model import Codec, Profile, Settings
 from dicomdask.shards import CODECS
 from dicomdask.steps.target import check_settings
 
-sizes = st.integers(1, 40)
+sizes, small = st.integers(1, 40), st.integers(1, 12)
 
 
 @given(sizes, sizes, sizes, st.integers(1, 5))
@@ -44,7 +48,8 @@ def test_chunks_touched_are_those_that_hold_an_element(extent, patch, chunk, ste
     )
 
 
-@given(st.tuples(sizes, sizes), st.tuples(sizes, sizes), st.tuples(sizes, sizes))
+@settings(deadline=None)
+@given(st.tuples(small, small), st.tuples(small, small), st.tuples(small, small))
 def test_the_cost_counts_the_chunks_of_each_patch(extents, patch, chunks):
     """Walk over all patches of a grid, and over those anywhere."""
     numbers = np.indices(extents) // np.reshape(chunks, (2, 1, 1))
@@ -110,6 +115,45 @@ def test_layouts_for_patches(shape, patch_size, chunks, coloured):
     found = choose_layout(shape, "uint16", coloured=coloured, patch_size=patch_size)
     assert found.chunks == chunks
     assert found.codec == "lz4"
+
+
+@pytest.mark.parametrize(
+    ("options", "chunks"),
+    [
+        ({"profile": "slice"}, (1, 3, 600, 800)),
+        ({}, (1, 3, 600, 800)),
+        ({"profile": "patch"}, (1, 3, 256, 256)),
+        ({"patch_size": (64, 128, 128)}, (1, 3, 128, 128)),
+    ],
+)
+def test_no_chunk_holds_two_frames_of_a_cine(options, chunks):
+    layout = choose_layout(
+        (40, 3, 600, 800), "uint8", coloured=True, framewise=True, **options
+    )
+    assert layout.chunks == chunks
+    grey = choose_layout((40, 600, 800), "uint8", framewise=True, **options)
+    assert grey.chunks[0] == 1
+
+
+def test_the_page_tells_the_profiles_as_they_are():
+    text = (Path(__file__).parents[1] / "examples" / "layout.md").read_text()
+    text = text.replace("\N{MULTIPLICATION SIGN}", "x")
+    rows = re.findall(r"^\| `(\w+)`[^|]*\| ([^|]+) \| ([^|]+) \| [^|]+ \|$", text, re.M)
+    told = {name: (deep, flat) for name, deep, flat in rows}
+    assert told == {
+        "slice": ("a slice", "the image"),
+        **{
+            name: tuple(
+                "x".join(map(str, tiles[name])) for tiles in (DEEP_TILES, FLAT_TILES)
+            )
+            for name in DEEP_TILES
+        },
+    }
+    assert set(get_args(Profile)) == set(told)
+    for patch in ((64, 64, 64), (96, 96, 96), (32, 96, 96)):
+        chunks = patch_chunks((384, 512, 512), patch, 2)
+        name = f"{chunks[0]}³" if len(set(chunks)) == 1 else "x".join(map(str, chunks))
+        assert name in text.partition("## Patches of one size")[2]
 
 
 def test_a_chunk_for_huge_patches_stays_small():

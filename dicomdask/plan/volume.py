@@ -86,6 +86,7 @@ def plan_volume(
         dtype,
         settings.profile,
         coloured="c" in dimensions,
+        framewise=kind not in ("volume", "timeseries"),
         codec=settings.codec,
         patch_size=settings.patch_size,
     )
