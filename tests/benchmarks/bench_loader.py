@@ -1,7 +1,11 @@
-"""torch's DataLoader with two workers: random slices in batches, by each reader."""
+"""torch's DataLoader with two workers: random slices in batches, by each reader.
+
+Ours is a whole epoch in its own order; the others read random slices.
+"""
 
 import multiprocessing
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -9,12 +13,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from dicomdask.loaders.torch import Loader, SliceDataset
 from tests.benchmarks import readers
 from tests.benchmarks.contest import Contender, Contest, Report, compete
 from tests.benchmarks.corpus import Corpus, Pick, Volumes, make_corpus
 
+Array = np.ndarray[Any, np.dtype[Any]]
 N_WORKERS = 2
 BATCH = 16
+OURS, MANY = "dicomdask", "dicomdask, read_many below it"
 PRELOADED = ["torch", "zarr", "tensorstore", "h5py", "hdf5plugin", "pydicom"]
 CODECS = ("lz4", "none")
 
@@ -27,8 +34,8 @@ def run(scale_name: str) -> Report:
     context.set_forkserver_preload([*PRELOADED, __name__])
     contests = {codec: _contest(corpus, codec, context) for codec in CODECS}
     measures = {
-        "loader lz4 / memmap": contests["lz4"].ratio("dicomdask", "memmap (limit)"),
-        "loader none / memmap": contests["none"].ratio("dicomdask", "memmap (limit)"),
+        "loader lz4 / memmap": contests["lz4"].ratio(OURS, "memmap (limit)"),
+        "loader none / memmap": contests["none"].ratio(OURS, "memmap (limit)"),
     }
     return Report(tuple(contests.values()), measures)
 
@@ -69,42 +76,51 @@ def _contest(corpus: Corpus, codec: str, context: Any) -> Contest:
     width, n = corpus.scale.width, corpus.scale.n_loaded
     picks = corpus.picks((1, width, width), n)
     few = picks[: n // 4]
-    with corpus.dataset("slice", codec) as volumes:
+    options: dict[str, Any] = {
+        "num_workers": N_WORKERS,
+        "persistent_workers": True,
+        "multiprocessing_context": context,
+        "timeout": 120,
+    }
+    with corpus.dataset("slice", codec) as volumes, ExitStack() as stack:
         samples: dict[str, Any] = {
             "memmap (limit)": _One(partial(readers.memmap, corpus), picks),
-            "dicomdask": _Many(volumes, picks),
+            MANY: _Many(volumes, picks),
             "tensorstore": _One(partial(readers.open_tensorstore, volumes), picks),
             "zarr-python": _One(partial(readers.zarr_python, volumes), few),
             "pydicom, raw DICOM": _One(partial(readers.dicom, corpus), few),
         }
-        loaders = {
+        loaders: dict[str, DataLoader[Any]] = {
             name: DataLoader(
-                one,
-                batch_size=BATCH,
-                num_workers=N_WORKERS,
-                persistent_workers=True,
-                multiprocessing_context=context,
-                collate_fn=_keep if name == "dicomdask" else None,
-                timeout=120,
+                one, BATCH, collate_fn=_keep if name == MANY else None, **options
             )
             for name, one in samples.items()
         }
-        try:
-            return compete(
-                f"loader, {N_WORKERS} workers, slices, {codec}: {corpus.told}",
-                {
-                    name: Contender(partial(_epoch, loader), len(samples[name]))
-                    for name, loader in loaders.items()
-                },
-                unit="slices",
-                reference="memmap (limit)",
-                rounds=corpus.scale.rounds,
-                outputs={name: _first(loader) for name, loader in loaders.items()},
-            )
-        finally:
-            for loader in loaders.values():
-                if loader._iterator is not None:
-                    loader._iterator._shutdown_workers()
+        for loader in loaders.values():
+            stack.callback(_end, loader)
+        outputs = {name: _first(loader) for name, loader in loaders.items()}
+        slices = SliceDataset(volumes.dataset, values="stored", dtype=None)
+        loaders[OURS] = Loader(slices, BATCH, **options)
+        stack.callback(_end, loaders[OURS])
+        _check_traced(loaders[OURS], corpus, volumes)
+        amounts = {name: len(one) for name, one in samples.items()}
+        amounts[OURS] = len(slices)
+        return compete(
+            f"loader, {N_WORKERS} workers, slices, {codec}: {corpus.told}",
+            {
+                name: Contender(partial(_epoch, loader), amounts[name])
+                for name, loader in loaders.items()
+            },
+            unit="slices",
+            reference="memmap (limit)",
+            rounds=corpus.scale.rounds,
+            outputs=outputs,
+        )
+
+
+def _end(loader: DataLoader[Any]) -> None:
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()
 
 
 def _keep(batch: torch.Tensor) -> torch.Tensor:
@@ -116,7 +132,16 @@ def _epoch(loader: "DataLoader[torch.Tensor]") -> None:
         pass
 
 
-def _first(loader: "DataLoader[torch.Tensor]") -> list[np.ndarray[Any, Any]]:
+def _first(loader: DataLoader[Any]) -> list[Array]:
     """Return the first samples of an epoch; it starts the workers."""
     batches = list(loader)
     return list(batches[0].numpy()[:2])
+
+
+def _check_traced(loader: DataLoader[Any], corpus: Corpus, volumes: Volumes) -> None:
+    """Raise ValueError unless samples are what their traces say; start the workers."""
+    batch = next(iter(loader))
+    for image, trace in zip(batch["image"], batch["trace"], strict=True):
+        stored = corpus.stored[volumes.ids.index(trace.volume_ids[0])]
+        if not np.array_equal(image[0], stored[trace.box].reshape(image[0].shape)):
+            raise ValueError("a sample of the loader is not what its trace says")
