@@ -397,7 +397,7 @@ DAMAGE = {
     "a number": lambda _: b"1",
     "no tables": lambda text: text.replace(b'"tables"', b'"chairs"'),
     "unknown field": lambda text: text.replace(b'"codes"', b'"modes"'),
-    "another format": lambda text: text.replace(b'"format": 1', b'"format": 2'),
+    "no format": lambda text: text.replace(b'"format": 1', b'"format": null'),
     "parts of another kind": lambda text: text.replace(b'"sha256"', b'"md5"'),
 }
 
@@ -418,9 +418,17 @@ class TestDamage:
         assert commits.list_commits(store) == [0, 1]
         assert series_in(store, commits.read_commit(store, 0)) == {"a"}
 
+    def test_a_commit_of_another_format_is_named(self, store):
+        publish(store, "a")
+        url = commits.commit_url(store, 0)
+        newer = storage.read(url).replace(b'"format": 1', b'"format": 2')
+        storage.write(url, newer)
+        with pytest.raises(StoreError, match=r"commit 0 of .* is of format 2, and"):
+            commits.read_commit(store)
+
     def test_a_commit_that_is_not_there_is_named(self, store):
         publish(store, "a")
-        with pytest.raises(StoreError, match="no commit 7"):
+        with pytest.raises(StoreError, match="no commit 7; the last that it has: 0"):
             commits.read_commit(store, 7)
 
     @pytest.mark.parametrize("table", tables.SCHEMAS)

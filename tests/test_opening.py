@@ -1,9 +1,11 @@
 """Opening a dataset of very many volumes: requests, memory, time; and what is amiss."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,7 +15,7 @@ import pytest
 import dicomdask
 from dicomdask import commits, storage
 from dicomdask.commits import runs
-from dicomdask.errors import ReadError
+from dicomdask.errors import ReadError, StorageError, StoreError
 from tests.builders import make_series, write_series
 from tests.many import add_volumes
 from tests.test_lazy import plainly
@@ -147,6 +149,99 @@ def test_a_part_that_is_gone_by_the_time_it_is_looked_at(many, tmp_path):
     assert ds.volumes["Modality"].isin(["CT", "MR", "PT"]).all()
     with pytest.raises(ReadError, match="is named by the commit but missing"):
         list(ds.volumes["header"])
+
+
+# --- what is amiss --------------------------------------------------------------
+
+
+def change(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_what_is_no_dataset_is_named(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("buy milk")
+    (tmp_path / "plain.zarr").mkdir()
+    plain = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    (tmp_path / "plain.zarr" / "zarr.json").write_text(json.dumps(plain))
+    (tmp_path / "text.zarr").mkdir()
+    (tmp_path / "text.zarr" / "zarr.json").write_text("no json")
+    for name in ("folder", "file", "plain.zarr", "text.zarr"):
+        with pytest.raises(StoreError, match=f"{name} exists and is no dicomdask data"):
+            dicomdask.open_dataset(str(tmp_path / name))
+    for name in ("nothing", "file/nothing", "memory://nothing/at/all"):
+        where = name if "://" in name else str(tmp_path / name)
+        with pytest.raises(
+            StoreError, match=r"there is no dataset at .*check the path"
+        ):
+            dicomdask.open_dataset(where)
+
+
+def test_a_dataset_without_a_commit_says_what_to_run(store):
+    (store / "commits" / "0.json").unlink()
+    with pytest.raises(StoreError, match=r"has no commit yet; run .*convert"):
+        dicomdask.open_dataset(str(store))
+
+
+def test_a_newer_format_is_not_taken_for_damage(store):
+    change(store / "commits" / "0.json", '"format": 1', '"format": 2')
+    with pytest.raises(
+        StoreError, match=r"commit 0 .* is of format 2.*use the version"
+    ):
+        dicomdask.open_dataset(str(store))
+    change(store / "zarr.json", '"format":1', '"format":2')
+    with pytest.raises(StoreError, match=r"store\.zarr is of format 2"):
+        dicomdask.open_dataset(str(store))
+
+
+def test_a_damaged_commit_says_what_to_do(store):
+    path = store / "commits" / "0.json"
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(StoreError, match=r"commit 0 .* is damaged; restore"):
+        dicomdask.open_dataset(str(store))
+
+
+@pytest.mark.parametrize("name", ["volumes", "frames"])
+def test_a_part_that_is_gone_or_damaged_is_named_when_it_is_used(name, store):
+    [path] = (store / "tables" / name).iterdir()
+    ds = dicomdask.open_dataset(str(store))
+    other = dicomdask.open_dataset(str(store))
+    volume_id = other.volumes["volume_id"][0]
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ReadError, match=rf"{path.name} in .* is damaged.*restore it"):
+        getattr(ds, name)
+    path.unlink()
+    with pytest.raises(ReadError, match=rf"{path.name} is named by .* missing"):
+        getattr(ds, name)
+    if name == "frames":
+        with pytest.raises(ReadError, match="missing"):
+            other.frames_of(volume_id)
+
+
+def test_a_folder_that_may_not_be_entered_is_named(store, monkeypatch):
+    def refuse(url):
+        raise PermissionError(13, "Permission denied", url)
+
+    monkeypatch.setattr(storage, "read", refuse)
+    with pytest.raises(StoreError, match="may not be read; check its permissions"):
+        dicomdask.open_dataset(str(store))
+
+
+def test_missing_credentials_are_named_at_once(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv(storage.OPTIONS_VARIABLE, "")
+    options = {"endpoint_url": "http://127.0.0.1:9", "anon": False}
+    started = time.monotonic()
+    with pytest.raises(StorageError, match=r"s3://lab denies access .* credentials"):
+        dicomdask.open_dataset("s3://lab/chest.zarr", storage_options=options)
+    assert time.monotonic() - started < 10
 
 
 MEASURE = """

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import dicomdask
-from dicomdask import show, steps, storage
+from dicomdask import commits, show, steps, storage
 from dicomdask.cli.options import (
     common_options,
     json_option,
@@ -62,7 +62,7 @@ def verify(
 ) -> int:
     """Re-read a dataset by an independent path and compare it with the sources."""
     target = storage.resolve(store)
-    steps.require_dataset(target)
+    commits.require_dataset(target)
     directory = job = None
     if work is not None or storage.is_local(target):
         directory = Work(steps.default_work(target, work))

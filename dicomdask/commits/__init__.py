@@ -20,6 +20,7 @@ from dicomdask.commits.generations import (
     read_frame,
     read_rows,
     read_table,
+    require_dataset,
 )
 from dicomdask.commits.parts import (
     ABOVE_ALL,
@@ -47,6 +48,7 @@ __all__ = [
     "read_part",
     "read_rows",
     "read_table",
+    "require_dataset",
     "sweep",
     "total",
     "write_part",

@@ -12,10 +12,12 @@ import pandas as pd
 from dicomdask import storage, tables
 from dicomdask.commits.parts import TablePart, read_part
 from dicomdask.commits.runs import next_parts
-from dicomdask.errors import CommitConflictError, StoreError
+from dicomdask.errors import CommitConflictError, DicomDaskError, StoreError
 from dicomdask.model import FORMAT
 
 RETRIES: Final = 20
+N_NAMED: Final = 3
+"""How many commits a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +68,61 @@ def read_commit(store: str, n: int | None = None) -> Commit | None:
             return None
         n = numbers[-1]
     try:
-        return _parse(storage.read(commit_url(store, n)))
+        document = json.loads(storage.read(commit_url(store, n)))
+        check_format(document.pop("format"), f"commit {n} of {store}")
+        return _parse(document)
     except FileNotFoundError:
-        raise StoreError(f"{store} has no commit {n}") from None
+        there = ", ".join(map(str, list_commits(store)[-N_NAMED:])) or "none"
+        raise StoreError(
+            f"{store} has no commit {n}; the last that it has: {there}"
+        ) from None
+    except StoreError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StoreError(
-            f"commit {n} of {store} is damaged or of another format; remove "
-            f"commits/{n}.json to fall back to the commit before it"
+            f"commit {n} of {store} is damaged; restore commits/{n}.json, or remove it "
+            "to fall back to the commit before it"
         ) from None
 
 
-def _parse(data: bytes) -> Commit:
-    document = json.loads(data)
-    if document.pop("format") != FORMAT:
-        raise ValueError("format")
+def require_dataset(store: str) -> None:
+    """Check that a store is a dataset that this version reads, in one request.
+
+    Raises
+    ------
+    StoreError
+        If it is not; the message says what there is instead.
+    """
+    try:
+        document = json.loads(storage.read(storage.join(store, "zarr.json")))
+        check_format(document["attributes"]["dicomdask"]["format"], store)
+    except DicomDaskError:  # access is denied, or nobody answers, or it is newer
+        raise
+    except PermissionError:
+        raise StoreError(f"{store} may not be read; check its permissions") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        if not storage.exists(store):
+            raise StoreError(
+                f"there is no dataset at {store}; check the path"
+            ) from None
+        raise StoreError(
+            f"{store} exists and is no dicomdask dataset; give another path"
+        ) from None
+
+
+def check_format(found: Any, what: str) -> None:
+    """Refuse what another version of the format wrote, or raise StoreError."""
+    if found == FORMAT:
+        return
+    if not isinstance(found, int):
+        raise ValueError("no format number")
+    raise StoreError(
+        f"{what} is of format {found}, and this version of dicomdask reads format "
+        f"{FORMAT}; use the version that wrote it"
+    )
+
+
+def _parse(document: dict[str, Any]) -> Commit:
     parts = {
         name: tuple(TablePart(**part) for part in rows)
         for name, rows in document.pop("tables").items()

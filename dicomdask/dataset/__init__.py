@@ -58,7 +58,9 @@ def open_dataset(
     Raises
     ------
     StoreError
-        If there is no dataset, or no such commit.
+        If there is no dataset, no such commit, or one of a newer format.
+    StorageError
+        If a distant store denies access or does not answer.
 
     Examples
     --------
@@ -68,8 +70,7 @@ def open_dataset(
     url = storage.resolve(store)
     if storage_options is not None:
         storage.use_options(storage_options, url=url)
-    if not storage.exists(storage.join(url, "zarr.json")):
-        raise StoreError(f"there is no dataset at {store}; check the path")
+    commits.require_dataset(url)
     found = commits.read_commit(url, commit)
     if found is None:
         raise StoreError(

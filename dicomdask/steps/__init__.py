@@ -18,7 +18,7 @@ from dicomdask.steps.stages import (
     make_plan,
     require_files,
 )
-from dicomdask.steps.target import check_store, require_dataset, set_target
+from dicomdask.steps.target import check_store, set_target
 from dicomdask.steps.together import convert, finish, prepare
 from dicomdask.tasks.removal import Forgot, Found
 from dicomdask.tasks.vacuum import Vacuumed
@@ -46,7 +46,6 @@ __all__ = [
     "open_session",
     "prepare",
     "pseudonymize",
-    "require_dataset",
     "require_files",
     "set_target",
     "vacuum",

@@ -20,7 +20,6 @@ from dicomdask.pseudonym import (
     resolve_key,
 )
 from dicomdask.steps.session import locked
-from dicomdask.steps.target import require_dataset
 from dicomdask.tasks.cleaning import clean_work
 from dicomdask.tasks.patient import Patient, search_index, search_tasks
 from dicomdask.tasks.removal import (
@@ -64,7 +63,7 @@ def vacuum(store: str, *, older_than: str = "7d", dry_run: bool = False) -> Vacu
     """
     before = time.time() - parse_age(older_than)
     target = storage.resolve(store)
-    require_dataset(target)
+    commits.require_dataset(target)
     return run_vacuum(target, before=before, dry_run=dry_run)
 
 
@@ -119,7 +118,7 @@ def forget(
         If the key is missing, or another than the dataset's.
     """
     target = storage.resolve(store)
-    require_dataset(target)
+    commits.require_dataset(target)
     newest = require_commit(target, commits.read_commit(target))
     directory, key = _open_work(target, work, key_file)
     if key.fingerprint() != newest.key_fingerprint:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from dicomdask import commits, plan, storage
 from dicomdask.commits import Commit
 from dicomdask.errors import OptionError, PlanError, PolicyError, StoreError
-from dicomdask.model import FORMAT, Codec, Irregular, Profile, Settings
+from dicomdask.model import Codec, Irregular, Profile, Settings
 from dicomdask.policy import Policy, load_policy, parse_policy
 from dicomdask.pseudonym import Key
 from dicomdask.steps.session import Session
@@ -126,7 +126,7 @@ def check_store(job: Job, key: Key) -> Commit | None:
     """
     store = str(job.store)
     if storage.list_names(store) or storage.is_file(store):
-        require_dataset(store)
+        commits.require_dataset(store)
     newest = commits.read_commit(store)
     if newest is None:
         return None
@@ -146,22 +146,3 @@ def check_store(job: Job, key: Key) -> Commit | None:
             "another store, or --overwrite"
         )
     return newest
-
-
-def require_dataset(store: str) -> None:
-    """Check that a store is a dicomdask dataset, or raise StoreError."""
-    if not storage.exists(store):
-        raise StoreError(f"there is no dataset at {store}; check the path")
-    try:
-        document = json.loads(storage.read(storage.join(store, "zarr.json")))
-        found = document["attributes"]["dicomdask"]["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StoreError(
-            f"{store} exists and is no dicomdask dataset; give another path, or "
-            "remove what is there"
-        ) from None
-    if found != FORMAT:
-        raise StoreError(
-            f"{store} has another format than {FORMAT}; use the version of "
-            "dicomdask that wrote it"
-        )

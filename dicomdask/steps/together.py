@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
-from dicomdask import pipeline, storage
+from dicomdask import commits, pipeline, storage
 from dicomdask.layout import parse_patch_size
 from dicomdask.model import Codec, Irregular, Profile, Settings
 from dicomdask.pseudonym import KeyReference, resolve_key
@@ -28,7 +28,6 @@ from dicomdask.steps.stages import (
 from dicomdask.steps.target import (
     check_places,
     check_settings,
-    require_dataset,
     set_target,
 )
 from dicomdask.work import CONTENTS
@@ -203,7 +202,7 @@ def _remove_dataset(store: str, work: str) -> None:
     """Remove a dataset and its intermediates; the key stays."""
     require_work_place(work)
     if storage.exists(store):
-        require_dataset(store)
+        commits.require_dataset(store)
         storage.remove_tree(store)
     for name in storage.list_names(work):
         if name in CONTENTS:
