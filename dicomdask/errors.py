@@ -41,8 +41,7 @@ CODES: Final[dict[str, str]] = {
     "multiframe": "Multi-frame objects are not stored yet.",
     "segmentation": "Segmentations are not stored yet.",
     "mosaic": "Siemens mosaics are not untiled yet.",
-    "modality-lut": "A Modality LUT instead of slope and intercept is not stored yet.",
-    "float-pixels": "Floating point pixels are not stored yet.",
+    "modality-lut": "The Modality LUT is damaged.",
     "bit-depth": "This BitsAllocated, BitsStored or HighBit is not stored.",
     "bad-image": "The attributes that describe the pixels are missing or contradict "
     "each other.",

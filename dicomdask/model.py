@@ -114,6 +114,22 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class Meaning:
+    """What the stored values of a frame mean (de-identified: numbers only).
+
+    `slope` and `intercept` are None where a Modality LUT takes their place. The texts
+    are those of `values.lut_text`, `values.Display.to_text` and of `pixels`.
+    """
+
+    slope: float | None
+    intercept: float | None
+    modality_lut: str | None = None
+    display: str | None = None
+    real_world_values: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PatientStudy:
     """Whose study it is: some fields of an instance (identified)."""
 

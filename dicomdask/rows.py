@@ -12,7 +12,7 @@ import numpy as np
 from pydicom.datadict import tag_for_keyword
 
 from dicomdask import tables
-from dicomdask.model import PlannedFrame, PlannedVolume
+from dicomdask.model import Meaning, PlannedFrame, PlannedVolume
 from dicomdask.values import Statistics, merge
 
 Header = Mapping[str, Mapping[str, Any]]
@@ -59,12 +59,14 @@ class EncodedFrame:
     """
 
     planned: PlannedFrame
-    slope: float
-    intercept: float
+    meaning: Meaning
     header: str | None = None
 
 
 _NONE: Final[Header] = {}
+_FRAME_TEXTS: Final = ("modality_lut", "display")
+_LONG_TEXTS: Final = (*_FRAME_TEXTS, "real_world_values")
+"""Fields that hold tables as text; the former are told by frame where they differ."""
 
 
 def split_header(header: Header) -> tuple[Header, list[str]]:
@@ -83,6 +85,7 @@ class Frames:
         self._varying: set[str] = set()
         self._held: list[tuple[EncodedInstance, str]] = []
         self._frames: list[tuple[EncodedFrame, str | None]] = []
+        self._texts: dict[str | None, str | None] = {None: None}
 
     def add(self, instance: EncodedInstance, frames: Sequence[EncodedFrame]) -> None:
         """Take frames of one instance; its header counts where it comes first."""
@@ -90,7 +93,20 @@ class Frames:
         if instance.source_key not in {one.source_key for one, _ in self._held[-1:]}:
             self._add_header(instance)
         self.text_bytes += sum(len(frame.header or "") for frame in frames)
-        self._frames += [(frame, uid) for frame in frames]
+        self._frames += [(self._shared(frame), uid) for frame in frames]
+
+    def _shared(self, frame: EncodedFrame) -> EncodedFrame:
+        """Return a frame whose texts are those that are held already, if they are."""
+        for name in _LONG_TEXTS:
+            text = getattr(frame.meaning, name)
+            if text not in self._texts:
+                self.text_bytes += len(text)
+        texts: dict[str, Any] = {
+            name: self._texts.setdefault(text, text)
+            for name in _LONG_TEXTS
+            for text in [getattr(frame.meaning, name)]
+        }
+        return replace(frame, meaning=replace(frame.meaning, **texts))
 
     def _add_header(self, instance: EncodedInstance) -> None:
         self._first = self._first if self._held else instance.header
@@ -116,7 +132,16 @@ class Frames:
 
     def only(self, name: str) -> Any:
         """Return the value of a field that all frames share, or None."""
-        return _only({getattr(frame, name) for frame, _ in self._frames})
+        return _only(self.every(name))
+
+    def every(self, name: str) -> set[Any]:
+        """Return the values of a field over all frames."""
+        return {getattr(frame.meaning, name) for frame, _ in self._frames}
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what any of the frames warns of."""
+        return sorted({one for told in self.every("warnings") for one in told})
 
     def only_of_instances(self, name: str) -> Any:
         """Return the value of a field that all instances share, or None."""
@@ -154,13 +179,14 @@ def part_of(
     }
     return {
         "volume": _volume_row(volume, frames, constant, zarr_json, shard_bytes),
-        "frames": [names | _frame_row(volume, *found) for found in frames],
+        "frames": [names | row for row in _frame_rows(volume, frames)],
         "instances": [
             names | _instance_row(one, constant) for one in frames.instances()
         ],
-        "values": statistics.values,
+        "values": statistics.values.view(np.int64),  # floats by their bits
         "counts": statistics.counts,
         "n_padding": statistics.n_padding,
+        "n_nonfinite": statistics.n_nonfinite,
     }
 
 
@@ -199,6 +225,7 @@ def _volume_row(
         "units": units(told),
         "slope": frames.only("slope"),
         "intercept": frames.only("intercept"),
+        **{name: frames.only(name) for name in _LONG_TEXTS},
         "axis_keyword": volume.axis_keyword,
         "axis_values": volume.axis_values or None,
         "n_frames": len(frames),
@@ -209,7 +236,7 @@ def _volume_row(
         "uniform_spacing": volume.uniform_spacing,
         "stored_bytes": shard_bytes,
         "raw_bytes": volume.raw_bytes,
-        "warnings": volume.warnings,
+        "warnings": (*volume.warnings, *frames.warnings),
         "header": to_text(constant),
         "series_key": volume.series_key,
         "site_key": frames.only_of_instances("site_key"),
@@ -241,6 +268,13 @@ def _only(found: set[Any]) -> Any:
     return found.pop() if len(found) == 1 else None
 
 
+def _frame_rows(volume: PlannedVolume, frames: Frames) -> Iterator[Row]:
+    varying = [name for name in _FRAME_TEXTS if len(frames.every(name)) > 1]
+    for frame, uid in frames:
+        texts = {name: getattr(frame.meaning, name) for name in varying}
+        yield _frame_row(volume, frame, uid) | texts
+
+
 def _frame_row(volume: PlannedVolume, frame: EncodedFrame, uid: str | None) -> Row:
     leading = volume.dimensions[: volume.n_leading]
     index = dict(zip(leading, frame.planned.index, strict=True))
@@ -251,8 +285,8 @@ def _frame_row(volume: PlannedVolume, frame: EncodedFrame, uid: str | None) -> R
         "frame_number": frame.planned.frame + 1,  # frames count from 1 in DICOM
         "source_key": frame.planned.source_key,
         "ImagePositionPatient": frame.planned.position or None,
-        "slope": frame.slope,
-        "intercept": frame.intercept,
+        "slope": frame.meaning.slope,
+        "intercept": frame.meaning.intercept,
         "header": frame.header,
     }
 
@@ -315,8 +349,10 @@ def merge_parts(parts: Sequence[Row]) -> Row:
         volume["units"] = "unspecified"
     volume["n_frames"] = sum(row["n_frames"] for row in rows)
     volume["stored_bytes"] = sum(row["stored_bytes"] for row in rows)
-    for name in ("slope", "intercept", "site_key", "device_key"):
+    for name in ("slope", "intercept", "site_key", "device_key", *_LONG_TEXTS):
         volume[name] = _only({row[name] for row in rows})
+    warned = [warning for row in rows for warning in row["warnings"]]
+    volume["warnings"] = list(dict.fromkeys(warned))
     for name in tables.VOLUME_ATTRIBUTES:
         first, *others = (row[name] for row in rows)
         volume[name] = first if all(other == first for other in others) else None
@@ -328,9 +364,19 @@ def merge_parts(parts: Sequence[Row]) -> Row:
             instances.setdefault(row["source_key"], whole)
     return {
         "volume": volume,
-        "frames": [row for part in parts for row in part["frames"]],
+        "frames": [
+            _with_texts(row, part["volume"], volume)
+            for part in parts
+            for row in part["frames"]
+        ],
         "instances": list(instances.values()),
     }
+
+
+def _with_texts(row: Row, shard: Row, volume: Row) -> Row:
+    """Return a frame with what all of its shard share, but not all of the volume."""
+    names = [name for name in _FRAME_TEXTS if shard[name] != volume[name]]
+    return row | {name: shard[name] for name in names if shard[name] is not None}
 
 
 def _with_elements(row: Row, header: Header, constant: Header) -> Row:
@@ -344,8 +390,10 @@ def _statistics(parts: Sequence[Row]) -> Statistics:
     total: Statistics | None = None
     for part in parts:
         values = np.asarray(part["values"], np.int64)
+        if part["volume"]["dtype"].startswith("float"):
+            values = values.view(np.float64)
         counts = np.asarray(part["counts"], np.int64)
-        one = Statistics(values, counts, part["n_padding"])
+        one = Statistics(values, counts, part["n_padding"], part["n_nonfinite"])
         total = one if total is None else merge(total, one)
     if total is None:
         raise ValueError("a volume has at least one part")

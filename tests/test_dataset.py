@@ -137,7 +137,7 @@ def test_boxes_that_are_refused(ds):
         with pytest.raises(IndexError, match="out of bounds of z, 40 long"):
             ds.read(name, z=index)
     with pytest.raises(ValueError, match="stored, modality"):
-        ds.read(name, values="display")
+        ds.read(name, values="screen")
 
 
 def test_what_is_read_may_be_written_to(ds):

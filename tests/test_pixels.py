@@ -47,7 +47,8 @@ RAW = [
 ]
 PACKED = [RLELossless, JPEG2000Lossless, JPEGLSLossless]
 RGB = {"samples_per_pixel": 3, "photometric_interpretation": "RGB"}
-STORABLE = ("multiframe", "enhanced-multiframe", "mosaic", "modality-lut")
+BIG = {"size": 10**6, "bits_stored": None}
+STORABLE = ("multiframe", "enhanced-multiframe", "mosaic")
 
 
 @contextmanager
@@ -108,9 +109,10 @@ def test_plain_slice_may_be_stored() -> None:
         ({"number_of_frames": 2, "size": 10**6}, "multiframe"),
         ({"number_of_frames": -2}, "bad-image"),
         ({"is_mosaic": True}, "mosaic"),
-        ({"has_modality_lut": True}, "modality-lut"),
-        ({"pixel_keyword": "FloatPixelData"}, "float-pixels"),
-        ({"pixel_keyword": "DoubleFloatPixelData"}, "float-pixels"),
+        ({"has_modality_lut": True}, None),
+        ({"pixel_keyword": "FloatPixelData"}, "bit-depth"),
+        ({"pixel_keyword": "FloatPixelData", "bits_allocated": 32, **BIG}, None),
+        ({"pixel_keyword": "DoubleFloatPixelData", "bits_allocated": 64, **BIG}, None),
         ({"samples_per_pixel": 4, "photometric_interpretation": "ARGB"}, "colour"),
         ({"samples_per_pixel": 4, "photometric_interpretation": "CMYK"}, "colour"),
         ({"samples_per_pixel": 3, "photometric_interpretation": "HSV"}, "colour"),

@@ -163,11 +163,6 @@ def test_a_summary_is_plain_data():
     assert len(summary["histogram"]) + 1 == len(summary["histogram_edges"]) == 65
 
 
-def test_floats_are_refused():
-    with pytest.raises(TypeError, match="of integers"):
-        statistics(np.zeros(3))
-
-
 def test_statistics_are_made_from_a_table_again():
     found = statistics(np.array([1, 1, 5], np.uint8), (5,))
     again = Statistics(found.values, found.counts, found.n_padding)

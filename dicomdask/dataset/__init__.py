@@ -4,7 +4,7 @@ No DICOM and no Dask: a training node needs numpy, pandas, pyarrow, fsspec and c
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,16 +12,17 @@ from numpy.typing import DTypeLike
 from dicomdask import arrays, batch, commits, storage
 from dicomdask.batch import Box, Selector
 from dicomdask.commits import Commit
+from dicomdask.dataset import views
 from dicomdask.dataset.opened import Array, Opened
 from dicomdask.dataset.tables import Tables
+from dicomdask.dataset.views import VALUES, Values, View
 from dicomdask.errors import ShardError, StoreError
 from dicomdask.shards import Request, ShardReader
-from dicomdask.values import to_modality
+from dicomdask.values import Window, to_modality
 
-Values = Literal["stored", "modality"]
+__all__ = ["VALUES", "Dataset", "Values", "open_dataset"]
 
 CACHE_FOLDER_BYTES: Final = 64 << 30
-VALUES: Final = ("stored", "modality")
 
 
 def open_dataset(
@@ -102,7 +103,7 @@ class Dataset(Tables):
     ) -> None:
         super().__init__(store, commit)
         self._opened: dict[str, Opened] = {}
-        self._scales: dict[str, tuple[Array, Array]] = {}
+        self._views: dict[str, View] = {}
         self._reader = ShardReader(
             storage.Ranges(store), cache_bytes=cache_bytes, kept=kept
         )
@@ -129,6 +130,7 @@ class Dataset(Tables):
         y: Selector = None,
         x: Selector = None,
         values: Values = "stored",
+        window: int | Window | None = None,
     ) -> np.ndarray[Any, np.dtype[Any]]:
         """Read a box of a volume; only the chunks it needs.
 
@@ -140,8 +142,14 @@ class Dataset(Tables):
             What to read along each axis: None for all, a slice of step 1, or an index,
             which drops the axis.
         values
-            `stored` as in the DICOM file, or `modality`: slope * stored + intercept as
-            float64, in the `units` of the row.
+            `stored` as in the DICOM file; `modality`: slope * stored + intercept, or
+            the entries of the Modality LUT, as float64, in the `units` of the row; or
+            `display`: what a screen shows, as float32 from 0, black, to 1, white, after
+            the VOI LUT or window, with MONOCHROME1 inverted. Where none is valid, the
+            least value of the volume is 0 and the largest 1. Colour is only scaled.
+        window
+            Of `display`: which of the volume's VOI LUTs or, where it has none, windows,
+            from 0; or a centre and a width in modality values. By default the first.
 
         Returns
         -------
@@ -153,17 +161,18 @@ class Dataset(Tables):
         KeyError
             If there is no such volume.
         ValueError
-            If the volume has no such axis, or a slice has a step.
+            If the volume has no such axis or window, or a slice has a step.
         IndexError
             If an index is out of bounds.
         ShardError
             If a shard is missing, damaged or cut short: never zeros instead.
         """
-        _check_values(values)
+        views.check(values, window)
         volume = self._open(volume_id)
         wanted = {"t": t, "z": z, "c": c, "y": y, "x": x}
         box = batch.box_of(volume.volume_id, volume.dimensions, volume.shape, wanted)
-        array = self._converted(self._read_box(volume, box), volume, box, values)
+        stored = self._read_box(volume, box)
+        array = self._converted(stored, volume, box, values, window)
         dropped = [batch.is_index(wanted[axis]) for axis in volume.dimensions]
         if not any(dropped):
             return array
@@ -216,7 +225,7 @@ class Dataset(Tables):
         ShardError
             If a shard is missing, damaged or cut short: never zeros instead.
         """
-        _check_values(values)
+        views.check(values, None)
         volumes = [self._open(volume_id) for volume_id, _ in requests]
         items = [
             batch.item_of(
@@ -267,21 +276,36 @@ class Dataset(Tables):
                 target[...] = self._converted(array, volume, box, values)
 
     def _dtype(self, volume: Opened, values: Values) -> np.dtype[Any]:
-        if values == "modality":
-            return np.dtype(np.float64)
-        if volume.meta is not None:
-            return volume.meta.dtype.newbyteorder("=")
-        dtype: np.dtype[Any] = self._plain(volume).dtype
-        return dtype
+        meta = volume.meta
+        stored = self._plain(volume).dtype if meta is None else meta.dtype
+        return views.dtype_of(values, stored)
 
     def _converted(
-        self, stored: Array, volume: Opened, box: Box, values: Values
+        self,
+        stored: Array,
+        volume: Opened,
+        box: Box,
+        values: Values,
+        window: int | Window | None = None,
     ) -> Array:
         """Return the stored values of a box as the values that are wanted."""
-        if values == "modality":
-            scale = volume.scale or self._scale_by_frame(volume, box)
-            return to_modality(stored, *scale)
-        return stored
+        if values == "stored":
+            return stored
+        if values == "modality" and volume.scale:
+            return to_modality(stored, *volume.scale)
+        view = self._views.get(volume.volume_id)
+        if view is None:
+            view = self._views[volume.volume_id] = self._view(volume)
+        return view.convert(stored, box, values, window)
+
+    def _view(self, volume: Opened) -> View:
+        number = self.row_number(volume.volume_id)
+        row = {name: self.volumes[name].array[number] for name in views.COLUMNS}
+        alike = volume.scale is not None or row["modality_lut"] is not None
+        frames = None
+        if not alike or row["display"] is None:
+            frames = self.frames_of(volume.volume_id)
+        return View.of(row, volume, frames)
 
     def _open(self, volume_id: str) -> Opened:
         volume = self._opened.get(volume_id)
@@ -317,17 +341,6 @@ class Dataset(Tables):
         """Return zarr-python's array, for what our reader does not know."""
         return arrays.array_from_metadata(volume.zarr_json, self.store, volume.path)
 
-    def _scale_by_frame(
-        self, volume: Opened, box: tuple[slice, ...]
-    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Return slopes and intercepts over the leading axes of a box."""
-        scale = self._scales.get(volume.volume_id)
-        if scale is None:
-            frames = self.frames_of(volume.volume_id)
-            scale = self._scales[volume.volume_id] = volume.scales(frames)
-        leading = box[: len(volume.leading)]
-        return scale[0][leading], scale[1][leading]
-
 
 def _of_volume(error: ShardError, volumes: Sequence[Opened]) -> ShardError:
     """Return the error of a shard as that of the volume that it belongs to."""
@@ -337,8 +350,3 @@ def _of_volume(error: ShardError, volumes: Sequence[Opened]) -> ShardError:
             told.shard, told.volume_id = error.shard, volume.volume_id
             return told
     return error
-
-
-def _check_values(values: str) -> None:
-    if values not in VALUES:
-        raise ValueError(f"values is one of {', '.join(VALUES)}")

@@ -1,13 +1,11 @@
 """What a read needs of a volume, taken out of the tables once."""
 
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from dicomdask.errors import ReadError
 from dicomdask.shards import ArrayMeta, parse_metadata
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -49,28 +47,6 @@ class Opened:
     def leading(self) -> tuple[str, ...]:
         """Return the axes that count frames; they come first."""
         return tuple(axis for axis in self.dimensions if axis in ("t", "z"))
-
-    def scales(self, frames: pd.DataFrame) -> tuple[Array, Array]:
-        """Return slopes and intercepts over the leading axes, from the volume's frames.
-
-        Raises
-        ------
-        ReadError
-            If frames are missing.
-        """
-        leading = self.leading
-        shape = self.shape[: len(leading)]
-        if len(frames) != prod(shape) - prod(shape[:-1]) * self.n_missing:
-            raise ReadError(
-                f"the frames table lacks frames of volume {self.volume_id}; convert "
-                "its series again"
-            )
-        places = tuple(frames[axis].to_numpy(int) for axis in leading)
-        slopes, intercepts = np.full((2, *shape), np.nan)  # where a slice is missing
-        for values, name in ((slopes, "slope"), (intercepts, "intercept")):
-            found = frames[name].to_numpy(float)
-            values[places] = found if leading else found[0]
-        return slopes, intercepts
 
 
 _COLUMNS = (

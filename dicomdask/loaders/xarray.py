@@ -6,6 +6,7 @@ import dask.array as da
 import numpy as np
 
 from dicomdask.dataset import Dataset, Values
+from dicomdask.dataset.views import dtype_of
 
 try:
     import xarray as xr
@@ -24,7 +25,7 @@ class _Lazy:
         self._volume_id, self._values = volume_id, values
         self._dimensions = tuple(row["dimensions"])
         self.shape = tuple(int(extent) for extent in row["shape"])
-        self.dtype = np.dtype(row["dtype"] if values == "stored" else "float64")
+        self.dtype = dtype_of(values, np.dtype(row["dtype"]))
         self.ndim = len(self.shape)
 
     def __getitem__(self, box: tuple[slice, ...]) -> np.ndarray[Any, np.dtype[Any]]:
@@ -44,7 +45,7 @@ def open_volume(
     volume_id
         As in `dataset.volumes`.
     values
-        `stored` or `modality`; see `Dataset.read`.
+        `stored`, `modality` or `display`; see `Dataset.read`.
 
     Returns
     -------
@@ -64,7 +65,7 @@ def open_volume(
     name = f"volume-{row['volume_id']}-{row['revision']}-{values}"
     data = da.from_array(lazy, chunks=chunks, name=name, asarray=True)
     attributes = {
-        "units": row["units"] if values == "modality" else "stored",
+        "units": row["units"] if values == "modality" else values,
         "affine": None if row["affine"] is None else np.reshape(row["affine"], (4, 4)),
         "volume_id": row["volume_id"],
         "revision": row["revision"],

@@ -10,7 +10,10 @@ from dicomdask.pixels.check import (
     stored_samples,
 )
 from dicomdask.pixels.frames import FrameDecoder, decode_frame, decode_frames
-from dicomdask.pixels.modality import modality_parameters
+from dicomdask.pixels.meaning import (
+    modality_parameters,
+    read_meaning,
+)
 from dicomdask.pixels.reference import reference_frame
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "decode_frames",
     "decoded_bytes",
     "modality_parameters",
+    "read_meaning",
     "reference_frame",
     "stored_dtype",
     "stored_samples",

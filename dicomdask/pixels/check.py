@@ -115,11 +115,7 @@ def _kind_code(instance: Instance) -> str | None:
         return "enhanced-multiframe"
     if instance.sop_class_uid in _ENHANCED and not instance.frame_facts:
         return "functional-groups"
-    if instance.pixel_keyword in FLOATS:
-        return "float-pixels"
-    if instance.is_mosaic:
-        return "mosaic"
-    return "modality-lut" if instance.has_modality_lut else None
+    return "mosaic" if instance.is_mosaic else None
 
 
 def _image_code(instance: Instance) -> str | None:

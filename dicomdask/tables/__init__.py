@@ -43,7 +43,10 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
 """The order of rows within a run; by the first of these rows are dropped."""
 
 HEAVY: Final[dict[str, tuple[str, ...]]] = {
-    "volumes": ("statistics", "header"),
+    "volumes": (
+        *("statistics", "header", "modality_lut", "display", "real_world_values"),
+    ),
+    "frames": ("modality_lut", "display"),
     "instances": ("header",),
 }
 """Columns that take most of a table, and that few look at."""

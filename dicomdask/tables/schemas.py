@@ -12,6 +12,7 @@ STATISTICS: Final = pa.struct(
     {
         "n_values": pa.int64(),
         "n_padding": pa.int64(),
+        "n_nonfinite": pa.int64(),
         "min": pa.float64(),
         "max": pa.float64(),
         "mean": pa.float64(),
@@ -86,6 +87,9 @@ VOLUMES: Final = pa.schema(
         "units": pa.string(),
         "slope": pa.float64(),
         "intercept": pa.float64(),
+        "modality_lut": pa.string(),
+        "display": pa.string(),
+        "real_world_values": pa.string(),
         "axis_keyword": pa.string(),
         "axis_values": _TEXTS,
         "n_frames": pa.int64(),
@@ -119,6 +123,8 @@ FRAMES: Final = pa.schema(
         "ImagePositionPatient": _NUMBERS,
         "slope": pa.float64(),
         "intercept": pa.float64(),
+        "modality_lut": pa.string(),
+        "display": pa.string(),
         "header": pa.string(),
     }
 )
@@ -167,6 +173,7 @@ PART: Final = pa.schema(
         "values": _COUNTS,
         "counts": _COUNTS,
         "n_padding": pa.int64(),
+        "n_nonfinite": pa.int64(),
     }
 )
 """What one task hands to the commit, de-identified: one row of nested tables."""

@@ -252,7 +252,7 @@ def _read_frames(
     frames = [
         rows.EncodedFrame(
             frame,
-            *pixels.modality_parameters(dataset, frame.frame),
+            pixels.read_meaning(dataset, decoder, frame.frame),
             header=groups[frame.frame] if frame.frame < len(groups) else None,
         )
         for frame in portion.frames

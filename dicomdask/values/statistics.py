@@ -1,11 +1,10 @@
-"""What stored values mean: the modality transform, and statistics that merge."""
+"""How often each stored value occurs: statistics that are exact, and merge."""
 
 from dataclasses import dataclass
-from math import floor, sqrt
+from math import floor, fsum, sqrt
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -27,34 +26,6 @@ SUMMARY: Final = (
 )
 
 
-def to_modality(stored: Array, slope: ArrayLike, intercept: ArrayLike) -> Floats:
-    """Return modality values: stored value times slope plus intercept.
-
-    The Modality LUT Module, PS3.3 C.11.1, with Rescale Slope and Rescale Intercept:
-    Hounsfield units in CT, the value in Units in PET. Equals pydicom's `apply_rescale`
-    bit for bit: one product, then one sum, in float64.
-
-    Parameters
-    ----------
-    stored
-        Stored values, shape (..., rows, columns).
-    slope, intercept
-        Scalars; or arrays of one value a frame, whose shape is the first axes of
-        `stored`.
-    """
-    values: Floats = stored.astype(np.float64)
-    values *= _per_frame(slope, values.ndim)
-    values += _per_frame(intercept, values.ndim)
-    return values
-
-
-def _per_frame(factor: ArrayLike, ndim: int) -> Floats:
-    values = np.asarray(factor, np.float64)
-    if values.ndim == 0:
-        return values
-    return values.reshape(values.shape + (1,) * (ndim - values.ndim))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
     """How often each stored value occurs, padding left out; exact, and mergeable.
@@ -62,16 +33,19 @@ class Statistics:
     Attributes
     ----------
     values
-        The distinct stored values, ascending.
+        The distinct stored values, ascending: int64, or float64 of float pixels.
     counts
         How often each occurs, same shape, all above 0.
     n_padding
         How many voxels hold padding.
+    n_nonfinite
+        How many hold NaN or an infinity; they are no values either.
     """
 
-    values: Integers
+    values: Array
     counts: Integers
     n_padding: int
+    n_nonfinite: int = 0
 
     @property
     def n_values(self) -> int:
@@ -104,15 +78,21 @@ class Statistics:
         dict
             min, max, mean, std; percentiles at percentile_levels, as numpy's linear
             ones; histogram of `N_BINS` counts between histogram_edges;
-            nonzero_fraction; n_values, n_padding. Where all is padding, the last two
-            are numbers and the others None.
+            nonzero_fraction; n_values, n_padding, n_nonfinite. Where nothing is a
+            value, the last three are numbers and the others None. The histogram is None
+            where floats lie too far apart for edges between them.
         """
-        sizes = {"n_values": self.n_values, "n_padding": self.n_padding}
+        sizes = {
+            "n_values": self.n_values,
+            "n_padding": self.n_padding,
+            "n_nonfinite": self.n_nonfinite,
+        }
         if not self.n_values:
             return dict.fromkeys(SUMMARY) | sizes
         levels = self.values.astype(np.float64)
-        histogram, edges = np.histogram(levels, N_BINS, weights=self.counts)
-        mean, std = _moments(self)
+        histogram, edges = _histogram(levels, self.counts)
+        is_float = self.values.dtype.kind == "f"
+        mean, std = _float_moments(self) if is_float else _moments(self)
         found = (
             float(levels[0]),
             float(levels[-1]),
@@ -120,15 +100,15 @@ class Statistics:
             std,
             list(PERCENTILES),
             [_percentile(levels, self.counts, level) for level in PERCENTILES],
-            histogram.tolist(),
-            edges.tolist(),
+            histogram,
+            edges,
             int(self.counts[self.values != 0].sum()) / self.n_values,
         )
         return dict(zip(SUMMARY, found, strict=True)) | sizes
 
 
 def statistics(stored: Array, padding: tuple[int, ...] = ()) -> Statistics:
-    """Count the values of an array of integers or booleans.
+    """Count the values of an array; NaN and infinities apart.
 
     Parameters
     ----------
@@ -138,15 +118,14 @@ def statistics(stored: Array, padding: tuple[int, ...] = ()) -> Statistics:
         (), (value,), or the two ends of a range, both inclusive, in any order (Pixel
         Padding Value and Pixel Padding Range Limit, PS3.3 C.7.5.1.1.2).
     """
-    if stored.dtype.kind not in "biu":
-        raise TypeError(f"statistics are of integers, not of {stored.dtype}")
     narrow = stored.dtype.itemsize <= 2
     values, counts = _count_narrow(stored) if narrow else _count_wide(stored)
+    n_nonfinite = stored.size - int(counts.sum())
     if not padding:
-        return Statistics(values, counts, 0)
+        return Statistics(values, counts, 0, n_nonfinite)
     padded = (values >= min(padding)) & (values <= max(padding))
     n_padding = int(counts[padded].sum())
-    return Statistics(values[~padded], counts[~padded], n_padding)
+    return Statistics(values[~padded], counts[~padded], n_padding, n_nonfinite)
 
 
 def merge(a: Statistics, b: Statistics) -> Statistics:
@@ -156,7 +135,9 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
     )
     counts = np.zeros(values.size, np.int64)
     np.add.at(counts, places, np.concatenate([a.counts, b.counts]))
-    return Statistics(values, counts, a.n_padding + b.n_padding)
+    return Statistics(
+        values, counts, a.n_padding + b.n_padding, a.n_nonfinite + b.n_nonfinite
+    )
 
 
 def _count_narrow(stored: Array) -> tuple[Integers, Integers]:
@@ -174,11 +155,21 @@ def _count_narrow(stored: Array) -> tuple[Integers, Integers]:
     return values[counts > 0], counts[counts > 0]
 
 
-def _count_wide(stored: Array) -> tuple[Integers, Integers]:
-    """Count by sorting: what `np.unique` does, with less held at once."""
+def _count_wide(stored: Array) -> tuple[Array, Integers]:
+    """Count by sorting: what `np.unique` does, with less held at once.
+
+    Of floats only finite ones are counted; sorting puts the others at the ends.
+    """
     ordered = np.sort(stored, axis=None)
+    is_float = ordered.dtype.kind == "f"
+    if is_float:
+        start = np.searchsorted(ordered, -np.inf, side="right")
+        stop = np.searchsorted(ordered, np.inf, side="left")
+        ordered = ordered[start:stop]
     starts = np.flatnonzero(np.r_[ordered.size > 0, ordered[1:] != ordered[:-1]])
-    values = ordered[starts].astype(np.int64)
+    values: Array = ordered[starts].astype(np.float64 if is_float else np.int64)
+    if is_float:
+        values = values + 0.0  # there is one zero, not two
     size = ordered.size
     del ordered
     counts = np.empty_like(starts)
@@ -193,6 +184,26 @@ def _moments(statistics: Statistics) -> tuple[float, float]:
     n, total = statistics.n_values, int(np.dot(values, counts))
     squares = int(np.dot(values * values, counts))
     return total / n, sqrt(n * squares - total * total) / n
+
+
+def _float_moments(statistics: Statistics) -> tuple[float, float]:
+    """Return mean and standard deviation of floats, from sums rounded once."""
+    values, n = statistics.values, statistics.n_values
+    largest = float(np.abs(values).max()) or 1.0
+    parts = values / largest
+    mean = fsum((parts * statistics.counts).tolist()) / n
+    squares = fsum(((parts - mean) ** 2 * statistics.counts).tolist())
+    return mean * largest, sqrt(squares / n) * largest
+
+
+def _histogram(
+    levels: Floats, counts: Integers
+) -> tuple[list[int] | None, list[float] | None]:
+    try:
+        histogram, edges = np.histogram(levels, N_BINS, weights=counts)
+    except ValueError:  # no 64 floats between, or their distance is none
+        return None, None
+    return histogram.astype(np.int64).tolist(), edges.tolist()
 
 
 def _percentile(levels: Floats, counts: Integers, level: float) -> float:
