@@ -38,7 +38,8 @@ CODES: Final[dict[str, str]] = {
     "space than the patient's (slides, eyes, vessels) are not stored yet.",
     "functional-groups": "The functional groups that describe the frames are missing, "
     "or not as many as the frames.",
-    "multiframe": "Multi-frame objects are not stored yet.",
+    "multiframe": "Multi-frame NM and RT Dose objects, whose frames other vectors tell "
+    "apart, are not stored yet.",
     "segmentation": "Segmentations are not stored yet.",
     "mosaic": "Siemens mosaics are not untiled yet.",
     "modality-lut": "The Modality LUT is damaged.",

@@ -71,6 +71,11 @@ class Frame:
         return self.facts.frame_number - 1
 
     @property
+    def is_told(self) -> bool:
+        """Return whether the header tells its facts from those of other frames."""
+        return self.is_only or bool(self.instance.frame_facts)
+
+    @property
     def is_only(self) -> bool:
         """Return whether its instance has no other."""
         return self.instance.number_of_frames == 1
@@ -85,7 +90,8 @@ def frames_of(instance: Instance) -> tuple[Frame, ...]:
     """Return the frames of an instance, in their order in the file."""
     own = FrameFacts(**{name: getattr(instance, name) for name in OF_INSTANCE})
     if not instance.frame_facts:
-        return (Frame(instance, own),)
+        numbers = range(1, instance.number_of_frames + 1)
+        return tuple(Frame(instance, replace(own, frame_number=n)) for n in numbers)
     seen: dict[Any, Any] = {}
     return tuple(
         Frame(instance, replace(own, frame_number=number, **told))

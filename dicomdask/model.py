@@ -106,6 +106,7 @@ class Instance:
     header_bytes: int = 0
     red_palette_color_lookup_table_descriptor: tuple[float, ...] = ()
     frame_facts: bytes = b""
+    frame_time: float | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
 from dicomdask import tables
 from dicomdask.model import Meaning, PlannedFrame, PlannedVolume
@@ -35,6 +35,7 @@ TAGS: Final = {
 
 
 PER_FRAME: Final = f"{tag_for_keyword('PerFrameFunctionalGroupsSequence'):08X}"
+REGIONS: Final = f"{tag_for_keyword('SequenceOfUltrasoundRegions'):08X}"
 SHARED: Final = f"{tag_for_keyword('SharedFunctionalGroupsSequence'):08X}"
 _COLUMNS: Final = frozenset((*(TAGS[n] for n in tables.VOLUME_ATTRIBUTES), "00281053"))
 
@@ -55,12 +56,14 @@ class EncodedFrame:
     """What is known of one frame after it was decoded, de-identified.
 
     `header` is what the header says of this frame alone, as text: its functional
-    groups; None in an object of one frame.
+    groups; None in an object of one frame. `time_ms` counts from the first frame of a
+    cine.
     """
 
     planned: PlannedFrame
     meaning: Meaning
     header: str | None = None
+    time_ms: float | None = None
 
 
 _NONE: Final[Header] = {}
@@ -287,6 +290,7 @@ def _frame_row(volume: PlannedVolume, frame: EncodedFrame, uid: str | None) -> R
         "ImagePositionPatient": frame.planned.position or None,
         "slope": frame.meaning.slope,
         "intercept": frame.meaning.intercept,
+        "time_ms": frame.time_ms,
         "header": frame.header,
     }
 
@@ -314,6 +318,20 @@ def attribute(header: Header, keyword: str) -> Any:
     if tables.is_list(keyword):
         return value
     return value[0]
+
+
+def ultrasound_regions(header: Header) -> list[dict[str, Any]] | None:
+    """Return the regions of an ultrasound image by keyword (PS3.3 C.8.5.5), or None.
+
+    Each has its place in pixels, its physical deltas and their units' codes.
+    """
+    items = header.get(REGIONS, {}).get("Value", [])
+    return [_by_keyword(item) for item in items] or None
+
+
+def _by_keyword(item: Header) -> dict[str, Any]:
+    pairs = ((keyword_for_tag(int(t, 16)), e.get("Value")) for t, e in item.items())
+    return {k: value[0] for k, value in pairs if k and value and len(value) == 1}
 
 
 def units(header: Header) -> str:

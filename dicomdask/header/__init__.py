@@ -2,6 +2,7 @@
 
 from dicomdask.header.read import (
     MAX_INFLATED_BYTES,
+    frame_times,
     read_dataset,
     read_instance,
     read_patient,
@@ -10,6 +11,7 @@ from dicomdask.header.read import (
 
 __all__ = [
     "MAX_INFLATED_BYTES",
+    "frame_times",
     "read_dataset",
     "read_instance",
     "read_patient",

@@ -10,7 +10,9 @@ import io
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any, BinaryIO, Final
 
 import pydicom
@@ -179,6 +181,24 @@ def read_dataset(
     except _HOSTILE:
         raise InputError("bad-header") from None
     return dataset
+
+
+def frame_times(dataset: pydicom.Dataset) -> Callable[[int], float | None]:
+    """Return a function from the number of a frame to its time in ms, or None.
+
+    PS3.3 sections C.7.6.5: Frame Time is constant, Frame Time Vector has the time since
+    the frame before for each. The first frame is at 0.
+    """
+    try:
+        steps = [float(step) for step in dataset.get("FrameTimeVector") or ()]
+        step = dataset.get("FrameTime")
+        every = None if step in (None, "") else float(step)
+    except _HOSTILE:
+        return lambda _: None
+    if steps:
+        times = list(accumulate([0.0, *steps[1:]]))
+        return lambda frame: times[frame] if frame < len(times) else None
+    return lambda frame: None if every is None else frame * every
 
 
 def _say_syntax(dataset: pydicom.dataset.FileDataset) -> None:

@@ -38,7 +38,7 @@ _PADDING: Final = ("pixel_padding_value", "pixel_padding_range_limit")
 _NUMBER: Final = (
     *("slice_thickness", "spacing_between_slices", "gantry_detector_tilt"),
     *("echo_time", "repetition_time", "inversion_time", "flip_angle", "trigger_time"),
-    *("diffusion_b_value", "rescale_slope", "rescale_intercept"),
+    *("diffusion_b_value", "rescale_slope", "rescale_intercept", "frame_time"),
 )
 _NUMBERS: Final = (
     *("pixel_spacing", "imager_pixel_spacing", "image_position_patient"),

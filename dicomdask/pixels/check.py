@@ -11,6 +11,7 @@ from pydicom.uid import (
 )
 
 from dicomdask.errors import InputError
+from dicomdask.limits import MAX_FRAMES
 from dicomdask.model import Instance
 from dicomdask.pixels.codecs import DEFLATED_FRAMES, find_decoder
 from dicomdask.pixels.form import FLOATS, PALETTE, depth_code, image_code
@@ -34,6 +35,7 @@ _OTHER_ENHANCED: Final = {
         *("77.1.9", "481.23", "481.24", "481.25"),
     )
 }
+_DOSE: Final = _STORAGE + "481.2"
 _UNCOMPRESSED: Final = {
     ImplicitVRLittleEndian,
     ExplicitVRLittleEndian,
@@ -130,8 +132,11 @@ def _image_code(instance: Instance) -> str | None:
     if not all(value is None or isfinite(value) for value in rescale):
         return "bad-image"
     code = _depth_code(instance)
-    is_told = instance.number_of_frames == 1 or instance.frame_facts
-    return code or (None if is_told else "multiframe")
+    if not code and instance.number_of_frames > MAX_FRAMES:
+        return "too-large"
+    is_vague = instance.number_of_frames > 1 and not instance.frame_facts
+    is_other = instance.modality == "NM" or instance.sop_class_uid == _DOSE
+    return code or ("multiframe" if is_vague and is_other else None)
 
 
 def _depth_code(instance: Instance) -> str | None:

@@ -13,7 +13,7 @@ from dicomdask.frames import Frame, frames_of
 from dicomdask.model import Instance, Irregular
 from dicomdask.plan.repeats import find_slots, split_repeats
 from dicomdask.plan.spacing import split_irregular
-from dicomdask.plan.stack import CROSS_SECTIONAL, Refusal, Stack, refuse
+from dicomdask.plan.stack import Refusal, Stack, is_cross_sectional, refuse
 
 SAME_COSINE: Final = 1e-4
 
@@ -95,7 +95,7 @@ def _same_cosines(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 def _split_group(group: list[Frame], split: tuple[str, ...]) -> list[Stack | Refusal]:
     if not all(_is_placed(frame) for frame in group):
-        return [_lone(frame, split) for frame in group]
+        return [_lone(frames, split) for frames in _by_instance(group)]
     try:
         slots = find_slots(group)
     except InputError as error:
@@ -104,14 +104,23 @@ def _split_group(group: list[Frame], split: tuple[str, ...]) -> list[Stack | Ref
 
 
 def _is_placed(frame: Frame) -> bool:
-    return frame.instance.modality in CROSS_SECTIONAL and bool(
-        frame.facts.image_position_patient or frame.facts.image_orientation_patient
-    )
+    facts = frame.facts
+    told = facts.image_position_patient or facts.image_orientation_patient
+    return is_cross_sectional(frame.instance) and frame.is_told and bool(told)
 
 
-def _lone(frame: Frame, split: tuple[str, ...]) -> Stack:
-    """Return an image that nothing places in space as a stack of its own."""
-    own = (*split, frame.instance.sop_instance_uid)
-    stack = Stack(((frame,),), own, placed=False)
-    placeless = frame.instance.modality in CROSS_SECTIONAL
-    return stack.warn("no-position") if placeless else stack
+def _by_instance(frames: list[Frame]) -> list[list[Frame]]:
+    found: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        found[frame.instance.url].append(frame)
+    return list(found.values())
+
+
+def _lone(frames: list[Frame], split: tuple[str, ...]) -> Stack:
+    """Return an image or a cine that nothing places in space as a stack of its own."""
+    first = frames[0].instance
+    own = (*split, first.sop_instance_uid)
+    keyword = "FrameTime" if first.frame_time and len(frames) > 1 else None
+    grid = tuple((frame,) for frame in frames)
+    stack = Stack(grid, own, axis_keyword=keyword, placed=False)
+    return stack.warn("no-position") if is_cross_sectional(first) else stack

@@ -10,6 +10,21 @@ from dicomdask.model import Instance
 CROSS_SECTIONAL: Final = frozenset({"CT", "MR", "PT", "NM"})
 """Modalities whose frames are slices placed in space; others are projections."""
 
+_STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
+RECONSTRUCTED: Final = frozenset(
+    _STORAGE + end for end in ("13.1.1", "13.1.2", "13.1.3", "30")
+)
+"""Classes of slices of whatever modality: X-ray 3D, breast tomosynthesis, maps."""
+PROJECTIONS: Final = frozenset(_STORAGE + end for end in ("13.1.4", "13.1.5"))
+"""Classes of the projections that tomosynthesis reconstructs from."""
+
+
+def is_cross_sectional(instance: Instance) -> bool:
+    """Return whether an instance shows slices, which have a place in space."""
+    return (
+        instance.modality in CROSS_SECTIONAL or instance.sop_class_uid in RECONSTRUCTED
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class Stack:

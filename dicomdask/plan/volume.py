@@ -20,7 +20,7 @@ from dicomdask.model import (
     Settings,
 )
 from dicomdask.pixels import stored_dtype, stored_samples
-from dicomdask.plan.stack import CROSS_SECTIONAL, Stack
+from dicomdask.plan.stack import PROJECTIONS, Stack, is_cross_sectional
 from dicomdask.policy import patient_identity
 from dicomdask.pseudonym import Key
 
@@ -128,9 +128,14 @@ def _leading_axes(stack: Stack) -> list[tuple[str, int]]:
 
 def _kind(stack: Stack) -> Kind:
     first = stack.grid[0][0]
-    if first.instance.modality not in CROSS_SECTIONAL:
-        is_secondary = "SECONDARY" in first.facts.image_type[1:2]
-        return "secondary" if is_secondary else "projection"
+    is_many = len(stack.grid) > 1
+    if not is_cross_sectional(first.instance):
+        if "SECONDARY" in first.facts.image_type[1:2]:
+            return "secondary"
+        is_cine = is_many and first.instance.sop_class_uid not in PROJECTIONS
+        return "cine" if is_cine else "projection"
+    if is_many and not stack.placed:
+        return "cine"
     return "timeseries" if len(stack.grid) > 1 else "volume"
 
 
@@ -198,8 +203,9 @@ def _offset(frame: Frame) -> int | None:
     is_plain = (
         one.transfer_syntax_uid in UNCOMPRESSED
         and one.pixel_keyword == "PixelData"
-        and one.photometric_interpretation != "YBR_FULL_422"
-        and bits % 16 == 0
+        and not (one.photometric_interpretation or "").endswith("_422")
+        and stored_samples(one) == (one.samples_per_pixel or 1)
+        and one.bits_allocated in {8, 16, 32}
     )
     if frame.is_only or not is_plain or not one.header_bytes:
         return None
@@ -220,9 +226,10 @@ def _place(stack: Stack) -> _Placement:
     slices = stack.grid[0]
     in_plane = _pixel_spacing(slices[0])
     if not stack.placed or len(in_plane) != 2:
-        return _Placement(
-            spacing_mm=in_plane, warnings=() if in_plane else ("no-pixel-spacing",)
-        )
+        warnings = () if in_plane else ("no-pixel-spacing",)
+        if in_plane and not _is_calibrated(slices[0]):
+            warnings = ("uncalibrated-spacing",)
+        return _Placement(spacing_mm=in_plane, warnings=warnings)
     cosines = slices[0].facts.image_orientation_patient
     positions = np.array([one.facts.image_position_patient for one in slices])
     matrix = geometry.affine(positions, cosines, in_plane, n=stack.n_slices)
@@ -244,9 +251,19 @@ def _place(stack: Stack) -> _Placement:
     )
 
 
+def _is_calibrated(frame: Frame) -> bool:
+    """Return whether the spacing is that in the patient, not at the detector.
+
+    PS3.3 section 10.7.1.3: Pixel Spacing that equals Imager Pixel Spacing was not
+    calibrated.
+    """
+    spacing = frame.facts.pixel_spacing
+    return bool(spacing) and spacing != frame.instance.imager_pixel_spacing
+
+
 def _pixel_spacing(frame: Frame) -> tuple[float, ...]:
     spacing = frame.facts.pixel_spacing
-    if frame.instance.modality not in CROSS_SECTIONAL:
+    if not is_cross_sectional(frame.instance):
         spacing = spacing or frame.instance.imager_pixel_spacing
     if not spacing:
         return ()

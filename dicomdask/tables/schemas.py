@@ -42,6 +42,7 @@ VOLUME_ATTRIBUTES: Final[dict[str, pa.DataType]] = {
     "ManufacturerModelName": pa.string(),
     "BodyPartExamined": pa.string(),
     "Laterality": pa.string(),
+    "ImageLaterality": pa.string(),
     "ViewPosition": pa.string(),
     "PatientPosition": pa.string(),
     "ImageType": _TEXTS,
@@ -125,6 +126,7 @@ FRAMES: Final = pa.schema(
         "intercept": pa.float64(),
         "modality_lut": pa.string(),
         "display": pa.string(),
+        "time_ms": pa.float64(),
         "header": pa.string(),
     }
 )

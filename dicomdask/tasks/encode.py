@@ -249,11 +249,13 @@ def _read_frames(
         site_key=_keyed(dataset, SITE, context.key),
         device_key=_keyed(dataset, DEVICE, context.key),
     )
+    times = header.frame_times(dataset)
     frames = [
         rows.EncodedFrame(
             frame,
             pixels.read_meaning(dataset, decoder, frame.frame),
             header=groups[frame.frame] if frame.frame < len(groups) else None,
+            time_ms=times(frame.frame),
         )
         for frame in portion.frames
     ]
@@ -335,6 +337,7 @@ def write_groups(
         "axis_keyword": volume.axis_keyword,
         "axis_values": volume.axis_values or None,
         "missing_slices": volume.missing or None,
+        "ultrasound_regions": rows.ultrasound_regions(first),
         "window_center": rows.attribute(first, "WindowCenter"),
         "window_width": rows.attribute(first, "WindowWidth"),
     }
