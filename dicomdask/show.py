@@ -1,7 +1,7 @@
 """What people read: tables of outcomes, sizes and plans as plain text or JSON. Pure."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -173,28 +173,40 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def plan_document(
-    parts: Sequence[plan.Plan], *, memory: int | None = None
+    parts: Iterable[plan.Plan], *, memory: int | None = None
 ) -> dict[str, Any]:
     """Return what a plan comes to, without any identified value.
 
     Parameters
     ----------
+    parts
+        Those of the plan; one is held at a time.
     memory
         What one task may take; None where nothing limits it.
     """
-    volumes = [volume for part in parts for volume in part.volumes]
-    outcomes = [outcome for part in parts for outcome in part.outcomes]
-    left_out = [one.code for one in outcomes if one.outcome != "stored"]
+    sums: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    codes: Counter[str] = Counter()
+    need = 0
+    for part in parts:
+        need = max(need, plan.largest_task_bytes(part))
+        kinds.update(volume.kind for volume in part.volumes)
+        codes.update(one.code for one in part.outcomes if one.outcome != "stored")
+        for volume in part.volumes:
+            sums["frames"] += len(volume.frames)
+            sums["tasks"] += len(list(plan.volume_tasks(volume)))
+            sums["source_bytes"] += volume.source_bytes
+            sums["raw_bytes"] += volume.raw_bytes
     return {
-        "volumes": len(volumes),
-        "frames": sum(len(volume.frames) for volume in volumes),
-        "tasks": sum(len(list(plan.volume_tasks(volume))) for volume in volumes),
-        "kinds": dict(sorted(Counter(volume.kind for volume in volumes).items())),
-        "source_bytes": sum(volume.source_bytes for volume in volumes),
-        "raw_bytes": sum(volume.raw_bytes for volume in volumes),
-        "task_memory_bytes": max(map(plan.largest_task_bytes, parts), default=0),
+        "volumes": kinds.total(),
+        "frames": sums["frames"],
+        "tasks": sums["tasks"],
+        "kinds": dict(sorted(kinds.items())),
+        "source_bytes": sums["source_bytes"],
+        "raw_bytes": sums["raw_bytes"],
+        "task_memory_bytes": need,
         "worker_memory_bytes": memory,
-        "codes": dict(sorted(Counter(left_out).items())),
+        "codes": dict(sorted(codes.items())),
     }
 
 

@@ -307,10 +307,12 @@ class Work:
         url = self.path("plan", f"{name}.json")
         return plan.plan_from_json(storage.read(url), name=url)
 
-    def read_plans(self, names: Iterable[str] | None = None) -> dict[str, plan.Plan]:
-        """Return some parts of the plan by name, all by default."""
+    def read_plans(
+        self, names: Iterable[str] | None = None
+    ) -> Iterator[tuple[str, plan.Plan]]:
+        """Yield names and parts of the plan, all by default, and hold none of them."""
         chosen = self.plan_names() if names is None else names
-        return {name: self.read_plan(name) for name in sorted(chosen)}
+        return ((name, self.read_plan(name)) for name in sorted(chosen))
 
     def write_plan(self, name: str, part: plan.Plan) -> None:
         """Write one part of the plan."""

@@ -146,7 +146,7 @@ class Place:
         work = Work(str(self.work))
         return {
             uid_of(volume.frames[number].url)
-            for part in work.read_plans().values()
+            for _, part in work.read_plans()
             for volume, task in encode.plan_tasks(part)
             if plan.task_digest(volume, task, KEY) in receipts
             for number in task.frames
@@ -421,7 +421,7 @@ def test_what_is_decoded_apart_is_the_same(kept, clean):
     kept.restore("first")
     kept.run([*kept.words(), "--dry-run"])
     work = Work(str(kept.work))
-    for part in work.read_plans().values():
+    for _, part in work.read_plans():
         for volume, task in encode.plan_tasks(part):
             for _ in range(2):
                 work.mark_attempt(plan.task_digest(volume, task, KEY))

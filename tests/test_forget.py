@@ -619,7 +619,7 @@ def test_what_was_encoded_and_not_committed_goes_too(lab: Lab) -> None:
         lab.convert(progress=stop)
     lab.gone.stored |= {
         volume.volume_id
-        for part in Work(str(lab.work)).read_plans().values()
+        for _, part in Work(str(lab.work)).read_plans()
         for volume in part.volumes
         if volume.frames[0].url in set(map(str, lab.gone.files))
     }

@@ -195,7 +195,7 @@ def encode_peak(source: Path, store: Path, key_file: Path, **options: Any) -> Pe
     taken, bound = [], []
     with session:
         work = session.work
-        for name, part in work.read_plans().items():
+        for name, part in work.read_plans():
             bound.append(plan.largest_task_bytes(part) - plan.BASE_BYTES)
             n = len(encode.plan_tasks(part))
             del part
@@ -542,7 +542,7 @@ def check(case: Case, folder: Path) -> tuple[dict[str, Any], Run]:
     run = run_measured("convert", source, store, "--json", "--memory", case.memory)
     assert run.code in (0, 8), run.err
     assert json.loads(run.out)["codes"] == case.counts
-    parts = list(Work(f"{store}.work").read_plans().values())
+    parts = [part for _, part in Work(f"{store}.work").read_plans()]
     told = show.plan_document(parts, memory=pipeline.local_memory(case.memory))
     assert told["volumes"] == case.volumes
     assert told["task_memory_bytes"] <= told["worker_memory_bytes"]

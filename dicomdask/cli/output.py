@@ -81,7 +81,8 @@ class ProgressLine:
 
 def print_plan(work: Work, *, memory: int | None, as_json: bool) -> int:
     """Print what a plan comes to, and return the exit code."""
-    document = show.plan_document(list(work.read_plans().values()), memory=memory)
+    parts = (part for _, part in work.read_plans())
+    document = show.plan_document(parts, memory=memory)
     print_document(document, show.plan_text(document), as_json=as_json)
     return EXIT_DONE
 

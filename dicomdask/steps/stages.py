@@ -312,7 +312,7 @@ def _replan(session: Session, job: Job) -> None:
     buckets = sort_verdicts(work, session.key, names) & set(work.plan_names())
     states = work.plan_states()
     edited = {name for name in buckets if states[name] != planned.plans.get(name)}
-    before = work.read_plans(buckets)
+    before = dict(work.read_plans(buckets))
     waiting = _plan_buckets(session, buckets)
     for name, part in before.items():
         planning.keep_planned(work, name, part)

@@ -204,7 +204,7 @@ def search_tasks(work: Work, patients: Sequence[Patient]) -> None:
     """
     key = patients[0].key
     others: set[str] = set()
-    for part in work.read_plans().values():
+    for _, part in work.read_plans():
         for volume in part.volumes:
             tasks = {
                 plan.task_digest(volume, t, key) for t in plan.volume_tasks(volume)

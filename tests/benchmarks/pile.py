@@ -46,9 +46,9 @@ def _template() -> bytes:
 def _filled(template: bytes, series: int, number: int) -> bytes:
     patient = 1_000_000 + series // SERIES_PER_PATIENT
     marks = {
+        b"4444": b"%04d" % (1000 + number),  # first: a longer number may hold it
         b"2222222": b"%07d" % patient,
         b"3333333": b"%07d" % (1_000_000 + series),
-        b"4444": b"%04d" % (1000 + number),
         b"1234.55": b"%07.2f" % (2.5 * number),
     }
     data = template
