@@ -82,7 +82,7 @@ def counted(store: Path) -> Iterator[Counter[str]]:
             watch(storage, name, lambda args, _: count("written", *args))
         watch(storage.Ranges, "get_range", lambda _, data: count("read", "", data))
         watch(header, "read_instance", lambda *_: found.update(["headers"]))
-        watch(pixels, "decode_frames", lambda *_: found.update(["frames"]))
+        watch(pixels.FrameDecoder, "decode", lambda *_: found.update(["frames"]))
         watch(plan, "plan_instances", lambda _, made: found.update(of_series(made)))
         watch(runs, "write_part", lambda _, part: found.update({"rows": part.rows}))
         yield found

@@ -867,7 +867,7 @@ def test_the_key_is_nowhere(run):
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyError, RuntimeError])
 @pytest.mark.parametrize(
-    "place", ["header.read_instance", "pixels.decode_frames", "deid.clean_header"]
+    "place", ["header.read_instance", "pixels.decode", "deid.clean_header"]
 )
 def test_an_error_that_holds_a_value(
     error, place, series, tmp_path, convert, monkeypatch
@@ -881,7 +881,11 @@ def test_an_error_that_holds_a_value(
         warnings.warn(word, stacklevel=1)
         raise error(f"{word} is no good")
 
-    home = {"header": header, "pixels": pixels, "deid": encode.deid}[room]
+    home = {
+        "header": header,
+        "pixels": pixels.FrameDecoder,
+        "deid": encode.deid,
+    }[room]
     monkeypatch.setattr(home, name, fail)
     store = tmp_path / "store.zarr"
     with listening(told):

@@ -348,13 +348,13 @@ class Killed(BaseException):
 def decoded(monkeypatch):
     """Return the SOP Instance UIDs that are decoded, in order."""
     found = []
-    decode = pixels.decode_frames
+    decode = pixels.FrameDecoder.decode
 
-    def call(dataset):
-        found.append(str(dataset.SOPInstanceUID))
-        return decode(dataset)
+    def call(decoder, number):
+        found.append(str(decoder._dataset.SOPInstanceUID))
+        return decode(decoder, number)
 
-    monkeypatch.setattr(pixels, "decode_frames", call)
+    monkeypatch.setattr(pixels.FrameDecoder, "decode", call)
     return found
 
 

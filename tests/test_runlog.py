@@ -201,10 +201,10 @@ def test_each_run_has_a_log_of_its_own(series, tmp_path, convert):
 def test_an_error_is_there_by_class_and_code_and_not_by_its_message(
     series, tmp_path, convert, monkeypatch
 ):
-    def fail(_):
+    def fail(*_):
         raise KeyError("PAT0001")
 
-    monkeypatch.setattr(pixels, "decode_frames", fail)
+    monkeypatch.setattr(pixels.FrameDecoder, "decode", fail)
     store = tmp_path / "store.zarr"
     convert(series, store)
     [log] = logs(f"{store}.work")

@@ -129,7 +129,7 @@ def test_the_finished_job_again_does_no_work(
 
     for name in ("read_instance", "read_dataset"):
         monkeypatch.setattr(header, name, refuse)
-    monkeypatch.setattr(pixels, "decode_frames", refuse)
+    monkeypatch.setattr(pixels.FrameDecoder, "decode", refuse)
     again = lab.convert(progress=lambda progress: stages.append(progress.stage))
     assert (again.is_new, again.n_indexed, again.n_encoded) == (False, 0, 0)
     assert again.commit.created == first.commit.created

@@ -92,16 +92,17 @@ def patch_renames(faults):
 
 
 def patch_pixels(pixels, faults):
-    decode = pixels.decode_frames
+    decode = pixels.FrameDecoder.decode
 
-    def call(dataset):
+    def call(decoder, number):
+        dataset = decoder._dataset
         note(faults, f"decode {dataset.SOPInstanceUID} {os.getpid()}")
         time.sleep(faults.seconds)
         if faults.crash and dataset.get("PatientComments") == MARK:
             CRASHES[faults.crash]()
-        return decode(dataset)
+        return decode(decoder, number)
 
-    pixels.decode_frames = call
+    pixels.FrameDecoder.decode = call
 
 
 def allocate():
