@@ -1,6 +1,6 @@
 """Boxes cut at the borders of chunks and shards."""
 
-from itertools import product
+from functools import lru_cache
 
 from dicomdask.shards.metadata import ArrayMeta, Box, Shape
 
@@ -8,14 +8,11 @@ Piece = tuple[int, Box, Box]  # number in the shard, target in the output, insid
 _Span = tuple[int, int, slice, slice]  # the same along one axis, shard's place first
 
 
-def is_aligned(box: Box, chunks: Shape) -> bool:
-    """Return whether a box begins where a chunk begins."""
-    return not any(piece.start % c for piece, c in zip(box, chunks, strict=True))
-
-
-def _spans(box: slice, chunk: int, grid: int, step: int) -> list[_Span]:
-    """Cut one axis of a box at the borders of chunks."""
-    start, stop = box.start, box.stop
+@lru_cache(maxsize=8192)
+def _spans(
+    start: int, stop: int, chunk: int, grid: int, step: int
+) -> tuple[_Span, ...]:
+    """Cut one axis of a box at the borders of chunks; boxes share their axes."""
     spans = []
     for place in range(start // chunk, -(-stop // chunk)):
         origin = place * chunk
@@ -23,13 +20,37 @@ def _spans(box: slice, chunk: int, grid: int, step: int) -> list[_Span]:
         target = slice(low - start, high - start)
         inside = slice(low - origin, high - origin)
         spans.append((place // grid, place % grid * step, target, inside))
-    return spans
+    return tuple(spans)
 
 
 def split(meta: ArrayMeta, box: Box) -> dict[Shape, list[Piece]]:
     """Cut a box into pieces of chunks, by the corner of their shard."""
+    joined: list[tuple[Shape, int, Box, Box]] = [((), 0, (), ())]
+    for piece, cut in zip(box, meta.cuts, strict=True):
+        spans = _spans(piece.start, piece.stop, *cut)
+        joined = [
+            ((*corner, place), number + step, (*target, to), (*inside, within))
+            for corner, number, target, inside in joined
+            for place, step, to, within in spans
+        ]
     shards: dict[Shape, list[Piece]] = {}
-    for spans in product(*map(_spans, box, meta.chunks, meta.grid, meta.steps)):
-        corner, numbers, target, inside = zip(*spans, strict=True)
-        shards.setdefault(corner, []).append((sum(numbers), target, inside))
+    for corner, number, target, inside in joined:
+        pieces = shards.get(corner)
+        if pieces is None:
+            pieces = shards[corner] = []
+        pieces.append((number, target, inside))
     return shards
+
+
+def only_piece(meta: ArrayMeta, box: Box) -> tuple[Shape, int, Box] | None:
+    """Return the one chunk that a box lies in: its shard, its number, and where."""
+    corner, number, inside = [], 0, []
+    for piece, cut in zip(box, meta.cuts, strict=True):
+        spans = _spans(piece.start, piece.stop, *cut)
+        if len(spans) != 1:
+            return None
+        place, step, _, within = spans[0]
+        corner.append(place)
+        number += step
+        inside.append(within)
+    return tuple(corner), number, tuple(inside)

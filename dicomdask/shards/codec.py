@@ -94,7 +94,7 @@ def use_one_thread() -> None:
     blosc.use_threads = False
 
 
-def crc(data: bytes | Array) -> bytes:
+def crc(data: bytes | bytearray | Array) -> bytes:
     """Return the crc32c of bytes as it is stored."""
     return struct.pack("<I", google_crc32c.value(data))
 
@@ -105,7 +105,10 @@ def is_intact(data: Array) -> bool:
 
 
 def check_sum(
-    payload: Array, crc32c: bytes | bytearray, number: int, shard: str
+    payload: Array | bytearray,
+    crc32c: Array | bytes | bytearray,
+    number: int,
+    shard: str,
 ) -> None:
     """Refuse a chunk whose checksum is another one."""
     if crc(payload) != crc32c:

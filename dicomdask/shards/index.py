@@ -17,13 +17,22 @@ RUN_BYTES: Final = 16 << 20
 class Index(NamedTuple):
     """Starts and sizes of a shard's chunks, and which of them were checked."""
 
+    shard: str
     entries: memoryview
     checked: bytearray
+
+    def bounds(self, number: int) -> tuple[int, int]:
+        """Return where a chunk lies: start and stop, checksum included."""
+        start, size = self.entries[2 * number : 2 * number + 2]
+        if start == ABSENT:
+            sentence = f"shard {self.shard} lacks chunk {number}; {REPAIR}"
+            raise shard_error(self.shard, sentence)
+        return start, start + size
 
     @property
     def nbytes(self) -> int:
         """What it takes in memory."""
-        return self.entries.nbytes + len(self.checked)
+        return self.entries.nbytes + len(self.checked) + len(self.shard)
 
 
 def index_bytes(n_chunks: int) -> int:
@@ -36,19 +45,19 @@ def parse_index(tail: Array, shard: str) -> Index:
     if not is_intact(tail):
         raise shard_error(shard, f"the index of shard {shard} is damaged; {REPAIR}")
     entries = tail[:-CRC_BYTES].view("<u8").astype(np.uint64)
-    return Index(entries.data, bytearray(entries.size // 2))
+    return Index(shard, entries.data, bytearray(entries.size // 2))
 
 
-def locate(numbers: Iterable[int], index: Index, shard: str) -> list[Located]:
+def locate(numbers: Iterable[int], index: Index) -> list[Located]:
     """Look chunks up in the index; return them in the order in which they lie."""
-    located = []
-    for number in numbers:
-        start, size = index.entries[2 * number : 2 * number + 2]
+    entries = index.entries
+    located = [
+        (entries[2 * number], entries[2 * number + 1], number) for number in numbers
+    ]
+    for start, _, number in located:
         if start == ABSENT:
-            raise shard_error(shard, f"shard {shard} lacks chunk {number}; {REPAIR}")
-        located.append((start, start + size, number))
-    located.sort()
-    return located
+            index.bounds(number)  # raises
+    return sorted([(start, start + size, number) for start, size, number in located])
 
 
 def join_runs(located: list[Located], max_gap: int) -> list[list[Located]]:

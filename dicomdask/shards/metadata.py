@@ -63,7 +63,7 @@ class ArrayMeta:
     """What a reader has to know of an array; shapes are in elements, in axis order.
 
     A shard holds `grid` chunks; one along an axis adds `steps` to a chunk's number.
-    A decoded chunk has `nbytes`.
+    A decoded chunk has `nbytes`. The `cuts` are chunk, grid and step of each axis.
     """
 
     shape: Shape
@@ -75,6 +75,7 @@ class ArrayMeta:
     grid: Shape
     steps: Shape
     nbytes: int
+    cuts: tuple[tuple[int, int, int], ...]
 
 
 @lru_cache(maxsize=1024)
@@ -124,6 +125,7 @@ def _parse_array(meta: dict[str, Any]) -> ArrayMeta:
     shards = tuple(meta["chunk_grid"]["configuration"]["chunk_shape"])
     check_fit(shards, chunks, shards)
     grid = tuple(s // c for s, c in zip(shards, chunks, strict=True))
+    steps = tuple(prod(grid[axis + 1 :]) for axis in range(len(grid)))
     return ArrayMeta(
         shape=shape,
         dtype=dtype,
@@ -132,6 +134,7 @@ def _parse_array(meta: dict[str, Any]) -> ArrayMeta:
         compressed=len(settings["codecs"]) > 2,
         dimension_names=tuple(meta.get("dimension_names") or (None,) * len(shape)),
         grid=grid,
-        steps=tuple(prod(grid[axis + 1 :]) for axis in range(len(grid))),
+        steps=steps,
         nbytes=prod(chunks) * dtype.itemsize,
+        cuts=tuple(zip(chunks, grid, steps, strict=True)),
     )

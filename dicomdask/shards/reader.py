@@ -1,14 +1,15 @@
 """Reads boxes out of shards. Storage is injected."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from math import prod
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from dicomdask.errors import ShardError
-from dicomdask.shards.boxes import split
+from dicomdask.shards.boxes import only_piece, split
 from dicomdask.shards.codec import (
     CRC_BYTES,
     Places,
@@ -33,13 +34,15 @@ from dicomdask.shards.metadata import (
     Array,
     ArrayMeta,
     Box,
+    Shape,
     shard_error,
     shard_key,
 )
 from dicomdask.shards.recent import Recent
-from dicomdask.shards.threads import in_threads
+from dicomdask.shards.scratch import Scratch
+from dicomdask.shards.seams import Buffer, Kept, Source
+from dicomdask.shards.threads import pays, run_in_threads
 
-Buffer = bytes | memoryview
 JOB_BYTES = 1 << 20
 """What one thread decodes at a time, in decoded bytes, but at least a chunk."""
 
@@ -48,46 +51,8 @@ DISTANT_GAP = 64 << 10
 MOST_BUFFERS = 256
 """So many pairs of buffers are filled by one call; the system takes 1024."""
 
-Wanted = dict[str, tuple[ArrayMeta, dict[int, Places]]]  # by shard and chunk
-
-
-class Source(Protocol):
-    """Where the bytes of shards come from.
-
-    All methods raise `FileNotFoundError` where there is no object, with its path as
-    `filename`.
-    """
-
-    @property
-    def is_distant(self) -> bool:
-        """Whether a range costs a round trip, so that few and large ones are better."""
-
-    def get_range(self, path: str, start: int, stop: int) -> Buffer:
-        """Return these bytes of an object; fewer where it ends before."""
-
-    def read_into(self, path: str, start: int, buffers: Sequence[Any]) -> int:
-        """Fill writable buffers one after the other; return how many bytes came.
-
-        Only called where the source is not distant.
-        """
-
-    def get_many(
-        self, wanted: Sequence[tuple[str, int, int | None]]
-    ) -> Iterator[tuple[int, Buffer]]:
-        """Yield the number and the bytes of each range, in any order.
-
-        A range is a path, start and stop; the last n bytes are a path, -n and None.
-        """
-
-
-class Kept(Protocol):
-    """Ranges that were fetched before and are at hand, such as on a local disk."""
-
-    def get(self, path: str, start: int, stop: int | None) -> memoryview | None:
-        """Return the bytes of a range of `Source.get_many`, as they were put."""
-
-    def put(self, path: str, start: int, stop: int | None, data: Any) -> None:
-        """Keep the bytes of a range."""
+_Key = tuple[str, Shape]  # an array's path and the corner of a shard
+Wanted = dict[_Key, tuple[ArrayMeta, dict[int, Places]]]  # by shard and chunk
 
 
 class Request(NamedTuple):
@@ -114,24 +79,22 @@ class Request(NamedTuple):
 class _Run(NamedTuple):
     """Chunks of one shard that are fetched together."""
 
-    shard: str
+    of: Index
     meta: ArrayMeta
-    checked: bytearray
     chunks: list[Located]
     places: dict[int, Places]
 
     @property
     def wanted(self) -> tuple[str, int, int]:
-        return self.shard, self.chunks[0][0], self.chunks[-1][1]
+        return self.of.shard, self.chunks[0][0], self.chunks[-1][1]
 
 
 class _Job(NamedTuple):
     """A chunk as it is stored, and where it goes."""
 
-    shard: str
-    number: int
+    of: Index
     meta: ArrayMeta
-    checked: bytearray
+    number: int
     data: Array
     places: Places
     start: int | None
@@ -172,6 +135,12 @@ class ShardReader:
         self._max_gap = DISTANT_GAP * source.is_distant if max_gap is None else max_gap
         self._indexes: Recent[Index] = Recent(index_bytes)
         self._chunks: Recent[Array] = Recent(cache_bytes)
+        self._scratch = Scratch()
+        self._is_direct = self._reads_direct()
+
+    def _reads_direct(self) -> bool:
+        """Return whether bytes come from this machine and stay nowhere else."""
+        return not (self._source.is_distant or self._chunks.budget or self._kept)
 
     @property
     def cache_bytes(self) -> int:
@@ -182,6 +151,7 @@ class ShardReader:
         """Return this reader with another cache of decoded chunks, empty still."""
         other = copy(self)
         other._chunks = Recent(cache_bytes)
+        other._is_direct = other._reads_direct()
         return other
 
     def read(self, path: str, meta: ArrayMeta, box: Box) -> Array:
@@ -208,8 +178,33 @@ class ShardReader:
         """
         shape = tuple([piece.stop - piece.start for piece in box])
         out = np.empty(shape, meta.dtype)
-        self.read_many([Request(path, meta, box, out)])
+        piece = only_piece(meta, box) if self._is_direct and out.size else None
+        if piece is None:
+            self.read_many([Request(path, meta, box, out)])
+        else:
+            self._read_piece(path, meta, out, *piece)
         return out
+
+    def _read_piece(
+        self,
+        path: str,
+        meta: ArrayMeta,
+        out: Array,
+        corner: Shape,
+        number: int,
+        inside: Box,
+    ) -> None:
+        """Read what lies in one chunk: what `read_many` does, in fewer steps."""
+        with _named_missing():
+            key, places = (path, corner), [(out, inside)]
+            index = self._indexes.get(key)
+            if index is None:
+                index = self._indexes_of({key: (meta, {})})[key]
+            start, stop = index.bounds(number)
+            run = _Run(index, meta, [(start, stop, number)], {number: places})
+            if not self._read_into_place(run):
+                for [job] in self._fetch_in_turn([run]):
+                    self._deliver_one(job)
 
     def read_many(self, requests: Iterable[Request]) -> None:
         """Read boxes of several arrays, each into its own place.
@@ -223,73 +218,79 @@ class ShardReader:
             before is in place.
         """
         wanted = _wanted(requests)
-        nbytes = sum(len(chunks) * meta.nbytes for meta, chunks in wanted.values())
-        try:
-            in_threads(self._deliver, self._jobs(wanted), nbytes)
-        except FileNotFoundError as error:
-            shard = error.filename
-            raise shard_error(shard, f"shard {shard} is missing; {REPAIR}") from error
+        nbytes = sum([len(chunks) * meta.nbytes for meta, chunks in wanted.values()])
+        in_threads = pays(nbytes)
+        with _named_missing():
+            jobs = self._jobs(wanted, in_threads=in_threads)
+            if in_threads:
+                run_in_threads(self._deliver, jobs)
+            else:
+                for some in jobs:
+                    self._deliver(some)
 
-    def _jobs(self, wanted: Wanted) -> Iterator[list[_Job]]:
+    def _jobs(self, wanted: Wanted, *, in_threads: bool) -> Iterator[list[_Job]]:
         """Yield chunks to be decoded one after the other; fetch what is not at hand."""
         runs: list[_Run] = []
         indexes = self._indexes_of(wanted)
-        for shard, (meta, chunks) in wanted.items():
-            index = indexes[shard]
+        for key, (meta, chunks) in wanted.items():
+            index = indexes[key]
             if self._chunks.budget:
-                chunks = self._without_decoded(shard, chunks)
-            located = locate(chunks, index, shard)
+                chunks = self._without_decoded(index, chunks)
+            located = locate(chunks, index)
             if self._kept is not None:
-                at_hand = self._find(shard, located)
+                at_hand = self._find(index, located)
                 located = [one for one in located if one[2] not in at_hand]
-                for n, data in at_hand.items():
-                    yield [_Job(shard, n, meta, index.checked, data, chunks[n], None)]
+                for number, data in at_hand.items():
+                    yield [_Job(index, meta, number, data, chunks[number], None)]
             runs += [
-                _Run(shard, meta, index.checked, run, chunks)
+                _Run(index, meta, run, chunks)
                 for run in join_runs(located, self._max_gap)
             ]
-        if not (self._source.is_distant or self._chunks.budget or self._kept):
+        if self._is_direct:
             runs = [run for run in runs if not self._read_into_place(run)]
-        if runs:
+        if runs and (in_threads or self._source.is_distant):
             yield from self._fetch(runs)
+        else:
+            yield from self._fetch_in_turn(runs)
 
     def _without_decoded(
-        self, shard: str, chunks: dict[int, Places]
+        self, index: Index, chunks: dict[int, Places]
     ) -> dict[int, Places]:
         left = {}
         for number, places in chunks.items():
-            chunk = self._chunks.get((shard, number))
+            chunk = self._chunks.get((index.shard, number))
             if chunk is None:
                 left[number] = places
             else:
                 copy_into(places, chunk)
         return left
 
-    def _indexes_of(self, wanted: Wanted) -> dict[str, Index]:
+    def _indexes_of(self, wanted: Wanted) -> dict[_Key, Index]:
         """Return the indexes of shards; those not known are fetched at once."""
-        found, missing = {}, []
-        for shard, (meta, _) in wanted.items():
-            index = self._indexes.get(shard)
+        found, missing = {}, {}
+        for key, (meta, _) in wanted.items():
+            index = self._indexes.get(key)
             if index is None:
-                missing.append((shard, index_bytes(prod(meta.grid))))
+                path, corner = key
+                missing[f"{path}/{shard_key(corner)}"] = key, meta
             else:
-                found[shard] = index
-        if missing:
+                found[key] = index
+        for shard, tail, is_new in self._tails(missing):
             use_one_thread()
-            for shard, tail, is_new in self._tails(missing):
-                index = parse_index(tail, shard)
-                self._indexes.put(shard, index, index.nbytes)
-                found[shard] = index
-                if is_new and self._kept is not None:
-                    self._kept.put(shard, -tail.size, None, tail)
+            key, _ = missing[shard]
+            found[key] = index = parse_index(tail, shard)
+            self._indexes.put(key, index, index.nbytes)
+            if is_new and self._kept is not None:
+                self._kept.put(shard, -tail.size, None, tail)
         return found
 
     def _tails(
-        self, missing: Sequence[tuple[str, int]]
+        self, missing: Mapping[str, tuple[_Key, ArrayMeta]]
     ) -> Iterator[tuple[str, Array, bool]]:
         """Yield the tails of shards, and whether they were fetched just now."""
         left = []
-        for shard, size in missing:
+        for shard, (_, meta) in missing.items():
+            size = index_bytes(prod(meta.grid))
             data = self._kept and self._kept.get(shard, -size, None)
             if data:
                 yield shard, _received(data, size, shard), False
@@ -299,72 +300,83 @@ class ShardReader:
             shard, size, _ = left[number]
             yield shard, _received(got, -size, shard), True
 
-    def _find(self, shard: str, located: Iterable[Located]) -> dict[int, Array]:
+    def _find(self, index: Index, located: Iterable[Located]) -> dict[int, Array]:
         """Return chunks that are kept, by number."""
         found = {}
         for start, stop, number in located:
-            data = self._kept and self._kept.get(shard, start, stop)
+            data = self._kept and self._kept.get(index.shard, start, stop)
             if data:
-                found[number] = _received(data, stop - start, shard)
+                found[number] = _received(data, stop - start, index.shard)
         return found
 
     def _read_into_place(self, run: _Run) -> bool:
         """Read whole uncompressed chunks to where they go; return whether they are."""
-        shard, meta, checked, located, places = run
+        index, meta, located, places = run
         if meta.compressed or len(located) > MOST_BUFFERS:
             return False
-        targets = []
+        buffers: list[Array | bytearray] = []
         for start, stop, number in located:
             target = whole_target(places[number], meta)
             if target is None or stop - start != meta.nbytes + CRC_BYTES:
                 return False
-            targets.append(target)
-        sums = [bytearray(CRC_BYTES) for _ in located]
-        buffers = [one for pair in zip(targets, sums, strict=True) for one in pair]
-        size = located[-1][1] - located[0][0]
+            buffers += (target, bytearray(CRC_BYTES))
+        shard, size = index.shard, located[-1][1] - located[0][0]
         found = self._source.read_into(shard, located[0][0], buffers)
         if found != size:
             raise _cut_short(shard, found, size)
-        for (_, _, number), target, crc in zip(located, targets, sums, strict=True):
-            if not checked[number]:
-                check_sum(target, crc, number, shard)
-                checked[number] = 1
+        for at, (_, _, number) in enumerate(located):
+            if not index.checked[number]:
+                check_sum(buffers[2 * at], buffers[2 * at + 1], number, shard)
+                index.checked[number] = 1
         return True
 
     def _fetch(self, runs: Sequence[_Run]) -> Iterator[list[_Job]]:
-        """Yield what comes of each run: chunks, to be decoded one after the other."""
+        """Yield what comes of each run, in pieces for a thread each."""
         for number, data in self._source.get_many([run.wanted for run in runs]):
-            shard, meta, checked, located, places = runs[number]
-            first = located[0][0]
-            buffer = _received(data, located[-1][1] - first, shard)
-            jobs = [
-                _Job(
-                    shard, n, meta, checked, buffer[a - first : b - first], places[n], a
-                )
-                for a, b, n in located
-            ]
-            step = max(1, JOB_BYTES // meta.nbytes)
+            run = runs[number]
+            shard, start, stop = run.wanted
+            jobs = _jobs_of(run, _received(data, stop - start, shard))
+            step = max(1, JOB_BYTES // run.meta.nbytes)
             for at in range(0, len(jobs), step):
                 yield jobs[at : at + step]
 
-    def _deliver(self, jobs: Sequence[_Job]) -> None:
-        """Check chunks that were never read, decode them, and put them in place."""
-        for shard, number, meta, checked, data, places, start in jobs:
-            is_to_keep = self._kept is not None and start is not None
-            if is_to_keep or not checked[number]:
-                check_chunk(data, meta, number, shard)
-                checked[number] = 1
-            if self._kept is not None and start is not None:
-                self._kept.put(shard, start, start + data.size, data)
-            payload = data[:-CRC_BYTES]
-            if self._chunks.budget:
-                chunk = decode(payload, meta)
-                if not meta.compressed:  # else it would hold all that came with it
-                    chunk = chunk.copy()
-                self._chunks.put((shard, number), chunk, chunk.nbytes)
-                copy_into(places, chunk)
-            else:
-                place(payload, meta, places)
+    def _fetch_in_turn(self, runs: Iterable[_Run]) -> Iterator[list[_Job]]:
+        """Yield what comes of each run; it is gone when the next is asked for."""
+        for run in runs:
+            shard, start, stop = run.wanted
+            buffer = self._scratch.take(stop - start)
+            try:
+                data = buffer[: stop - start]
+                found = self._source.read_into(shard, start, [data])
+                if found != data.size:
+                    raise _cut_short(shard, found, data.size)
+                yield _jobs_of(run, data)
+            finally:
+                self._scratch.give(buffer)
+
+    def _deliver(self, jobs: Iterable[_Job]) -> None:
+        for job in jobs:
+            self._deliver_one(job)
+
+    def _deliver_one(self, job: _Job) -> None:
+        """Check a chunk that was never read, decode it, and put it in place."""
+        index, meta, number, data, places, start = job
+        shard = index.shard
+        is_to_keep = self._kept is not None and start is not None
+        if is_to_keep or not index.checked[number]:
+            check_chunk(data, meta, number, shard)
+            index.checked[number] = 1
+        if self._kept is not None and start is not None:
+            self._kept.put(shard, start, start + data.size, data)
+        payload = data[:-CRC_BYTES]
+        if not self._chunks.budget:
+            place(payload, meta, places)
+            return
+        chunk = decode(payload, meta)
+        if not meta.compressed:  # else it would hold all that came with it
+            chunk = chunk.copy()
+        self._chunks.put((shard, number), chunk, chunk.nbytes)
+        copy_into(places, chunk)
 
 
 def _wanted(requests: Iterable[Request]) -> Wanted:
@@ -372,11 +384,34 @@ def _wanted(requests: Iterable[Request]) -> Wanted:
     wanted: Wanted = {}
     for path, meta, box, out in requests:
         for corner, pieces in split(meta, box).items() if out.size else ():
-            shard = f"{path}/{shard_key(corner)}"
-            _, chunks = wanted.setdefault(shard, (meta, {}))
+            _, chunks = wanted.setdefault((path, corner), (meta, {}))
             for number, target, inside in pieces:
-                chunks.setdefault(number, []).append((out[target], inside))
+                places = chunks.get(number)
+                if places is None:
+                    chunks[number] = [(out[target], inside)]
+                else:
+                    places.append((out[target], inside))
     return wanted
+
+
+def _jobs_of(run: _Run, data: Array) -> list[_Job]:
+    """Cut what came of a run into its chunks."""
+    index, meta, located, places = run
+    first = located[0][0]
+    return [
+        _Job(index, meta, number, data[a - first : b - first], places[number], a)
+        for a, b, number in located
+    ]
+
+
+@contextmanager
+def _named_missing() -> Iterator[None]:
+    """Say which shard is missing."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        shard = error.filename
+        raise shard_error(shard, f"shard {shard} is missing; {REPAIR}") from error
 
 
 def _received(data: Buffer, size: int, shard: str) -> Array:

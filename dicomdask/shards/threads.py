@@ -29,20 +29,13 @@ def n_threads() -> int:
     return min(MOST_THREADS, len(os.sched_getaffinity(0)))
 
 
-def in_threads(
-    function: Callable[[Item], None], items: Iterable[Item], nbytes: int
-) -> None:
-    """Call a function on each item, in threads where it pays; return when all are done.
+def pays(nbytes: int) -> bool:
+    """Return whether so much is better decoded in threads."""
+    return nbytes >= PAYS_FROM_BYTES and n_threads() > 1
 
-    Parameters
-    ----------
-    nbytes
-        What all items take when they are decoded.
-    """
-    if nbytes < PAYS_FROM_BYTES or n_threads() == 1:
-        for item in items:
-            function(item)
-        return
+
+def run_in_threads(function: Callable[[Item], None], items: Iterable[Item]) -> None:
+    """Call a function on each item in threads; return when all are done."""
     running: deque[Future[None]] = deque()
     try:
         for item in items:
