@@ -145,6 +145,7 @@ def test_values_dtypes_and_windows(ds, stacks):
     stored = slices(values="stored", dtype=None)
     assert stored.dtype == torch.int16
     assert (slices() == stored * 2.0 - 1024).all()
+    assert 0 <= slices(values="display").min() < slices(values="display").max() <= 1
     windowed = slices(window=(40, 400))
     assert torch.allclose(windowed, ((stored * 2.0 - 1024 + 160) / 400).clip(0, 1))
     for wrong in ({"window": (40, 0)}, {"window": (0, 1), "values": "stored"}):
