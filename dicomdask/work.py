@@ -466,6 +466,5 @@ def _token(one: storage.Listed) -> str:
 
 
 def _damaged(url: str) -> StoreError:
-    return StoreError(
-        f"{url} is damaged; remove the work directory but keep its key, then run again"
-    )
+    advice = "remove the work directory but keep its key, then run again"
+    return StoreError(f"{url} is damaged; {advice}")
