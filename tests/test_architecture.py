@@ -26,7 +26,7 @@ FLOORS = {
     },
     3: {"arrays", "commits", "deid", "plan", "rows", "splits"},
     4: {"work", "dataset"},
-    5: {"runlog", "tasks", "verify"},
+    5: {"bench", "runlog", "tasks", "verify"},
     6: {"pipeline", "loaders"},
     7: {"steps", "show"},
     8: {"cli"},

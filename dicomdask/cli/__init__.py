@@ -10,7 +10,7 @@ from dicomdask.cli import files, keep, labels, look, policy, run, split
 COMMANDS: Final = (
     *(run.convert, run.index, run.plan, run.encode, run.commit),
     files.deidentify,
-    *(look.info, look.verify, look.demo),
+    *(look.info, look.verify, look.bench, look.demo),
     *(labels.pseudonymize, split.split),
     *(keep.vacuum, keep.forget),
     policy.policy,

@@ -8,9 +8,11 @@ import click
 
 import dicomdask
 from dicomdask import commits, show, steps, storage
+from dicomdask.bench import bench as run_bench
 from dicomdask.cli.options import (
     common_options,
     json_option,
+    parse_patch_option,
     scheduler_options,
     store_argument,
     work_option,
@@ -24,6 +26,7 @@ from dicomdask.cli.output import (
     reports_errors,
 )
 from dicomdask.pseudonym import resolve_key
+from dicomdask.show.reading import bench_document, bench_text
 from dicomdask.verify import verify as run_verify
 from dicomdask.work import Work
 
@@ -77,6 +80,41 @@ def verify(
     document = {name: getattr(report, name) for name in report.__slots__}
     print_document(document, show.verify_text(report), as_json=as_json)
     return EXIT_FAILED if report.problems else EXIT_DONE
+
+
+@click.command()
+@store_argument
+@click.option(
+    "--seconds",
+    default=20.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="How long; each way of reading is gone at least a few times.",
+)
+@click.option(
+    "--patch-size",
+    default="64",
+    show_default=True,
+    metavar="N|Z,Y,X",
+    callback=parse_patch_option,
+    help="Slices, rows and columns of a patch.",
+)
+@click.option("--seed", default=0, show_default=True, help="Decides what is read.")
+@json_option
+@common_options
+@reports_errors
+def bench(
+    store: str,
+    *,
+    seconds: float,
+    patch_size: tuple[int, ...],
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Measure what your storage gives, and how near to it the dataset is read."""
+    found = run_bench(store, seconds=seconds, patch_size=patch_size, seed=seed)
+    print_document(bench_document(found), bench_text(found), as_json=as_json)
+    return EXIT_DONE
 
 
 @click.command()

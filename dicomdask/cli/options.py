@@ -67,9 +67,10 @@ profile_option = click.option(
 )
 
 
-def _parse_patch_size(
+def parse_patch_option(
     _: click.Context, __: click.Parameter, text: str | None
 ) -> tuple[int, ...] | None:
+    """Return what `--patch-size` says, as slices, rows and columns."""
     try:
         return None if text is None else parse_patch_size(text)
     except OptionError as error:
@@ -79,7 +80,7 @@ def _parse_patch_size(
 patch_size_option = click.option(
     "--patch-size",
     metavar="N|Z,Y,X",
-    callback=_parse_patch_size,
+    callback=parse_patch_option,
     help="Cut chunks for patches of this many slices, rows and columns, such as 64 or "
     "32,96,96, instead of by --profile.",
 )

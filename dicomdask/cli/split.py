@@ -7,11 +7,12 @@ import click
 import pandas as pd
 
 import dicomdask
-from dicomdask import show, splits
+from dicomdask import splits
 from dicomdask.cli.options import common_options, json_option, store_argument
 from dicomdask.cli.output import EXIT_DONE, print_document, reports_errors
 from dicomdask.errors import OptionError
 from dicomdask.sheets import split_names
+from dicomdask.show.reading import split_document, split_text
 
 
 @click.command()
@@ -99,8 +100,8 @@ def split(
         extends=None if overwrite else output,
     )
     found.save(output)
-    document = show.split_document(found, output)
-    print_document(document, show.split_text(found, output), as_json=as_json)
+    document = split_document(found, output)
+    print_document(document, split_text(found, output), as_json=as_json)
     return EXIT_DONE
 
 

@@ -12,12 +12,10 @@ from dicomdask.errors import CODES
 from dicomdask.policy import OPTION_CODES, Policy, describe
 from dicomdask.runlog import Progress, StageUse
 from dicomdask.sheets import Join, Ranges, n_rows
-from dicomdask.splits import Split
 from dicomdask.tasks.removal import Forgot, Found
 from dicomdask.tasks.vacuum import Vacuumed
 from dicomdask.verify import Report
 
-SPLIT_COLUMNS = ("split", "patients", "studies", "volumes")
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -338,35 +336,6 @@ def _found(one: Found) -> str:
 
 def _undone(one: Found) -> str:
     return "may come back" if one.was_forgotten else "was not forgotten"
-
-
-def split_document(split: Split, output: str) -> dict[str, Any]:
-    """Return what `split --json` prints."""
-    return {
-        "output": output,
-        "splits": split.counts,
-        "classes": split.classes,
-        "warnings": split.warnings,
-    }
-
-
-def split_text(split: Split, output: str) -> str:
-    """Return what `split` prints: how much is in each part, by class too."""
-    total = sum(counts["patients"] for counts in split.counts.values())
-    sizes = [
-        (name, *(str(counts[what]) for what in SPLIT_COLUMNS[1:]), f"{share:.1%}")
-        for name, counts in split.counts.items()
-        for share in [counts["patients"] / total]
-    ]
-    lines = columns([(*SPLIT_COLUMNS, "share"), *sizes])
-    for column, classes in split.classes.items():
-        rows = [
-            (value, *(str(found[name]) for name in split.names))
-            for value, found in classes.items()
-        ]
-        lines += ["", *columns([(f"patients by {column}", *split.names), *rows])]
-    notes = [f"note: {sentence}" for sentence in split.warnings]
-    return "\n".join([*lines, "", *notes, f"written: {output}"])
 
 
 def policy_document(policy: Policy) -> dict[str, Any]:
