@@ -9,8 +9,7 @@
 - `outcomes/<part>.parquet`: what became of listed files that are no instances
 - `locked/<part>.parquet`: listed files that could not be opened
 - `repeats/<name>.parquet`: instances that share their SOP Instance UID
-- `verdicts/<name>.parquet`: what resolve or encode found out about instances
-- `found/<bucket>/<name>.parquet`: the same, by bucket
+- `verdicts/<name>.parquet`, `found/<bucket>/…`: what was found out about instances
 - `plan/<bucket>.json`: volumes and outcomes
 - `committed/<bucket>.json`: volumes and outcomes as they were last committed
 - `parts/<hh>/<task>.parquet`: de-identified rows, one file a task
