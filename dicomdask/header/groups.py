@@ -5,6 +5,7 @@ not say of its own, the shared groups say.
 """
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Any, Final
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -189,6 +190,8 @@ def _facts(
     image_type = _read(view, "texts", kinds, seen)
     facts["image_type"] = (*image_type, *_read(view, "texts", _COMPONENT, seen))
     indices = _read(view, "numbers", _INDICES, seen)
+    if not all(map(isfinite, indices)):
+        raise InputError("bad-header")
     kept = tuple(int(indices[k]) for k in wanted if k < len(indices))
     facts["dimension_index_values"] = kept
     return facts

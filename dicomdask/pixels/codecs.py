@@ -1,9 +1,9 @@
 """One seam for all decoders: the fastest that is right first, pydicom's behind it.
 
-A decoder is first in line only where it was found to give the same values as pydicom's
-plug-ins, which is for all lossless streams, JPEG-LS and the irreversible ones of
-OpenJPEG; tests hold them against each other. What the first refuses, or gives in
-another shape, is left to pydicom's.
+A decoder is first in line only where it must give the same values as pydicom's
+plug-ins: for lossless streams and JPEG-LS, whose arithmetic is of integers. Tests hold
+them against each other. What the first refuses, or gives in another shape, is left to
+pydicom's.
 """
 
 import zlib
@@ -119,9 +119,9 @@ def _fast_decoder(form: Form, stream: Stream | None) -> Decode | None:
         return _decode_rle
     if stream is None or stream.precision > form.allocated:
         return None
-    if form.syntax in J2K and not stream.subsampled:
-        opens = form.syntax in {JPEG2000Lossless, JPEG2000}
-        return _decode_j2k if opens or stream.reversible else None
+    if form.syntax in J2K:  # where floats are rounded, builds differ by one at times
+        whole = stream.reversible and not stream.subsampled
+        return _decode_j2k if whole else None
     if form.syntax in JPEG_LS:
         return _decode_jpeg_ls
     if form.syntax in {JPEGLossless, JPEGLosslessSV1} and stream.components == 1:
@@ -212,8 +212,16 @@ def replace_unused(values: Array, n_bits: int) -> Array:
     return values
 
 
+def plugin_of(uid: str) -> str:
+    """Return the plug-in that pydicom is to use; empty for all, in its own order.
+
+    pylibjpeg-rle panics on damaged frames, which no handler of errors catches.
+    """
+    return "pydicom" if uid == RLELossless else ""
+
+
 def _decode_by_pydicom(form: Form, data: bytes) -> tuple[Array, str]:
-    """Decode by whatever plug-in pydicom finds, all tried in its order."""
+    """Decode by what plug-ins pydicom finds, one after the other."""
     decoder = find_decoder(form.syntax)
     if decoder is None:
         raise InputError("no-decoder")
@@ -229,6 +237,7 @@ def _decode_by_pydicom(form: Form, data: bytes) -> tuple[Array, str]:
         "number_of_frames": 1,
         "allow_excess_frames": False,
         "pixel_keyword": "PixelData",
+        "decoding_plugin": plugin_of(form.syntax),
     }
     values, told = decoder.as_array(encapsulate([data]), index=0, raw=True, **options)
     native = values.astype(form.dtype, copy=False)

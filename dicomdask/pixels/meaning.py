@@ -203,7 +203,10 @@ def _read_voi_luts(dataset: pydicom.Dataset) -> tuple[tuple[Lut, ...], bool]:
 
 def _says_lossy(dataset: pydicom.Dataset) -> bool:
     """Tell whether the header says that pixels once were compressed with loss."""
-    return str(dataset.get("LossyImageCompression") or "").strip() == "01"
+    try:
+        return str(dataset.get("LossyImageCompression") or "").strip() == "01"
+    except HOSTILE:
+        return False
 
 
 def real_world_values(dataset: pydicom.Dataset, frame: int = 0) -> str | None:

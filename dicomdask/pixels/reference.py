@@ -14,6 +14,7 @@ from pydicom.uid import (
 )
 
 from dicomdask.errors import InputError
+from dicomdask.pixels.codecs import plugin_of
 from dicomdask.pixels.form import PALETTE
 from dicomdask.pixels.frames import HOSTILE
 
@@ -42,6 +43,8 @@ def reference_frame(data: bytes, frame: int) -> np.ndarray[Any, np.dtype[Any]]:
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
         if not dataset.file_meta.get("TransferSyntaxUID"):
             dataset.file_meta.TransferSyntaxUID = _written_in(dataset)
+        plugin = plugin_of(dataset.file_meta.TransferSyntaxUID)
+        dataset.pixel_array_options(decoding_plugin=plugin)
         pixels = dataset.pixel_array
         is_palette = dataset.PhotometricInterpretation == PALETTE
         if is_palette:
