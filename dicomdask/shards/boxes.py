@@ -44,13 +44,15 @@ def split(meta: ArrayMeta, box: Box) -> dict[Shape, list[Piece]]:
 
 def only_piece(meta: ArrayMeta, box: Box) -> tuple[Shape, int, Box] | None:
     """Return the one chunk that a box lies in: its shard, its number, and where."""
-    corner, number, inside = [], 0, []
-    for piece, cut in zip(box, meta.cuts, strict=True):
-        spans = _spans(piece.start, piece.stop, *cut)
+    corner: Shape = ()
+    inside: Box = ()
+    number = 0
+    for piece, (chunk, grid, step) in zip(box, meta.cuts, strict=True):
+        spans = _spans(piece.start, piece.stop, chunk, grid, step)
         if len(spans) != 1:
             return None
-        place, step, _, within = spans[0]
-        corner.append(place)
-        number += step
-        inside.append(within)
-    return tuple(corner), number, tuple(inside)
+        place, along, _, within = spans[0]
+        corner += (place,)
+        number += along
+        inside += (within,)
+    return corner, number, inside

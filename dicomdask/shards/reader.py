@@ -1,7 +1,6 @@
 """Reads boxes out of shards. Storage is injected."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from copy import copy
 from math import prod
 from typing import NamedTuple
@@ -89,16 +88,8 @@ class _Run(NamedTuple):
         return self.of.shard, self.chunks[0][0], self.chunks[-1][1]
 
 
-class _Job(NamedTuple):
-    """A chunk as it is stored, and where it goes."""
-
-    of: Index
-    meta: ArrayMeta
-    number: int
-    data: Array
-    places: Places
-    start: int | None
-    """Where it lies, if it was fetched just now."""
+_Job = tuple[Index, ArrayMeta, int, Array, Places, int | None]
+"""A chunk's number, its bytes and where they go; where it lay, if fetched just now."""
 
 
 class ShardReader:
@@ -181,8 +172,11 @@ class ShardReader:
         piece = only_piece(meta, box) if self._is_direct and out.size else None
         if piece is None:
             self.read_many([Request(path, meta, box, out)])
-        else:
+            return out
+        try:
             self._read_piece(path, meta, out, *piece)
+        except FileNotFoundError as error:
+            raise _missing(error) from error
         return out
 
     def _read_piece(
@@ -195,16 +189,28 @@ class ShardReader:
         inside: Box,
     ) -> None:
         """Read what lies in one chunk: what `read_many` does, in fewer steps."""
-        with _named_missing():
-            key, places = (path, corner), [(out, inside)]
-            index = self._indexes.get(key)
-            if index is None:
-                index = self._indexes_of({key: (meta, {})})[key]
-            start, stop = index.bounds(number)
-            run = _Run(index, meta, [(start, stop, number)], {number: places})
-            if not self._read_into_place(run):
-                for [job] in self._fetch_in_turn([run]):
-                    self._deliver_one(job)
+        key = path, corner
+        index = self._indexes.get(key)
+        if index is None:
+            index = self._indexes_of({key: (meta, {})})[key]
+        start, stop = index.bounds(number)
+        places = [(out, inside)]
+        if not meta.compressed and out.shape == meta.chunks:
+            located = [(start, stop, number)]
+            if self._read_into_place(index, meta, located, {number: places}):
+                return
+        buffer = self._scratch.take(stop - start)
+        try:
+            data = buffer[: stop - start]
+            self._fill(index.shard, start, data)
+            self._deliver_one((index, meta, number, data, places, None))
+        finally:
+            self._scratch.give(buffer)
+
+    def _fill(self, shard: str, start: int, data: Array) -> None:
+        found = self._source.read_into(shard, start, [data])
+        if found != data.size:
+            raise _cut_short(shard, found, data.size)
 
     def read_many(self, requests: Iterable[Request]) -> None:
         """Read boxes of several arrays, each into its own place.
@@ -220,13 +226,15 @@ class ShardReader:
         wanted = _wanted(requests)
         nbytes = sum([len(chunks) * meta.nbytes for meta, chunks in wanted.values()])
         in_threads = pays(nbytes)
-        with _named_missing():
-            jobs = self._jobs(wanted, in_threads=in_threads)
+        jobs = self._jobs(wanted, in_threads=in_threads)
+        try:
             if in_threads:
                 run_in_threads(self._deliver, jobs)
             else:
                 for some in jobs:
                     self._deliver(some)
+        except FileNotFoundError as error:
+            raise _missing(error) from error
 
     def _jobs(self, wanted: Wanted, *, in_threads: bool) -> Iterator[list[_Job]]:
         """Yield chunks to be decoded one after the other; fetch what is not at hand."""
@@ -241,13 +249,13 @@ class ShardReader:
                 at_hand = self._find(index, located)
                 located = [one for one in located if one[2] not in at_hand]
                 for number, data in at_hand.items():
-                    yield [_Job(index, meta, number, data, chunks[number], None)]
+                    yield [(index, meta, number, data, chunks[number], None)]
             runs += [
                 _Run(index, meta, run, chunks)
                 for run in join_runs(located, self._max_gap)
             ]
         if self._is_direct:
-            runs = [run for run in runs if not self._read_into_place(run)]
+            runs = [run for run in runs if not self._read_into_place(*run)]
         if runs and (in_threads or self._source.is_distant):
             yield from self._fetch(runs)
         else:
@@ -309,9 +317,14 @@ class ShardReader:
                 found[number] = _received(data, stop - start, index.shard)
         return found
 
-    def _read_into_place(self, run: _Run) -> bool:
+    def _read_into_place(
+        self,
+        index: Index,
+        meta: ArrayMeta,
+        located: list[Located],
+        places: dict[int, Places],
+    ) -> bool:
         """Read whole uncompressed chunks to where they go; return whether they are."""
-        index, meta, located, places = run
         if meta.compressed or len(located) > MOST_BUFFERS:
             return False
         buffers: list[Array | bytearray] = []
@@ -347,9 +360,7 @@ class ShardReader:
             buffer = self._scratch.take(stop - start)
             try:
                 data = buffer[: stop - start]
-                found = self._source.read_into(shard, start, [data])
-                if found != data.size:
-                    raise _cut_short(shard, found, data.size)
+                self._fill(shard, start, data)
                 yield _jobs_of(run, data)
             finally:
                 self._scratch.give(buffer)
@@ -399,19 +410,14 @@ def _jobs_of(run: _Run, data: Array) -> list[_Job]:
     index, meta, located, places = run
     first = located[0][0]
     return [
-        _Job(index, meta, number, data[a - first : b - first], places[number], a)
+        (index, meta, number, data[a - first : b - first], places[number], a)
         for a, b, number in located
     ]
 
 
-@contextmanager
-def _named_missing() -> Iterator[None]:
-    """Say which shard is missing."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        shard = error.filename
-        raise shard_error(shard, f"shard {shard} is missing; {REPAIR}") from error
+def _missing(error: FileNotFoundError) -> ShardError:
+    shard = error.filename
+    return shard_error(shard, f"shard {shard} is missing; {REPAIR}")
 
 
 def _received(data: Buffer, size: int, shard: str) -> Array:
