@@ -345,8 +345,9 @@ def test_a_batch_behind_one_that_was_cut_off(tmp_path, convert, monkeypatch):
 
 
 @pytest.fixture
-def marked(kept):
+def marked(kept, clean):
     """Return a place with one file that crashes the decoder's process."""
+    clean("first")  # takes the place for itself when it is asked the first time
     kept.restore("first")
     edit(kept.pile / "2" / "0002.dcm", PatientComments=hooks.MARK)
     return kept
