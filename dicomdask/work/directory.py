@@ -23,60 +23,23 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, TypeVar
+from dataclasses import asdict
+from typing import Any, TypeVar
 
 from dicomdask import plan, storage, tables
 from dicomdask.errors import ReadError, StoreError
 from dicomdask.model import (
-    FORMAT,
     Committed,
     Instance,
     Outcome,
     PatientStudy,
     Receipt,
-    Settings,
     SourceFile,
     Verdict,
 )
-from dicomdask.pseudonym import KeyReference
+from dicomdask.work.job import Job, job_from_json, job_to_json
 
 Record = TypeVar("Record")
-
-CONTENTS: Final = frozenset(
-    {
-        "job.json",
-        "manifest",
-        "changed.parquet",
-        "index",
-        "places",
-        "outcomes",
-        "locked",
-        "repeats",
-        "verdicts",
-        "found",
-        "plan",
-        "committed",
-        "parts",
-        "receipts",
-        "attempts",
-        "files",
-        "log",
-    }
-)
-"""What --overwrite removes from a work directory: all but the key."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a work directory is for. The key is named, never held."""
-
-    key: KeyReference
-    key_fingerprint: str
-    sources: tuple[str, ...] = ()
-    store: str | None = None
-    settings: Settings = field(default_factory=Settings)
-    limit: int | None = None
 
 
 class Work:
@@ -109,19 +72,16 @@ class Work:
         StoreError
             If it is damaged or of another format.
         """
+        url = self.path("job.json")
         try:
-            document = json.loads(storage.read(self.path("job.json")))
-            if document.pop("format") != FORMAT:
-                raise ValueError("format")
-            job: Job = plan.from_plain(Job, document)
+            return job_from_json(storage.read(url))
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except ValueError:
             raise StoreError(
-                f"{self.path('job.json')} is damaged or of another format; remove the "
-                "work directory but keep its key, then run again"
+                f"{url} is damaged or of another format; remove the work directory but "
+                "keep its key, then run again"
             ) from None
-        return job
 
     def require_job(self) -> Job:
         """Return the job, or raise StoreError where there is none."""
@@ -134,9 +94,7 @@ class Work:
 
     def write_job(self, job: Job) -> None:
         """Write the job."""
-        document = {"format": FORMAT, **asdict(job)}
-        text = json.dumps(document, indent=1) + "\n"
-        self._put(text.encode(), "job.json")
+        self._put(job_to_json(job), "job.json")
 
     # --- tables of records ---
 
