@@ -41,7 +41,8 @@ CODES: Final[dict[str, str]] = {
     "multiframe": "Multi-frame NM and RT Dose objects, whose frames other vectors tell "
     "apart, are not stored yet.",
     "segmentation": "Segmentations are not stored yet.",
-    "mosaic": "Siemens mosaics are not untiled yet.",
+    "mosaic": "The header of a Siemens mosaic lacks the number, the normal or the "
+    "spacing of its slices, so where they lie is not known.",
     "modality-lut": "The Modality LUT is damaged.",
     "bit-depth": "This BitsAllocated, BitsStored or HighBit is not stored.",
     "bad-image": "The attributes that describe the pixels are missing or contradict "

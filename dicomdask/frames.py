@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil, sqrt
 from typing import Any
 
 from dicomdask.model import Instance
@@ -60,15 +61,24 @@ OF_INSTANCE = tuple(
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame of an instance: what is split, ordered and placed."""
+    """One frame of an instance: what is split, ordered and placed.
+
+    `tiles` is how many tiles a mosaic has along each side, 1 where it is none.
+    """
 
     instance: Instance
     facts: FrameFacts
+    tiles: int = 1
 
     @property
     def number(self) -> int:
-        """Return which frame of its instance it is, from 0."""
-        return self.facts.frame_number - 1
+        """Return which frame of its instance it is, from 0, also of each tile."""
+        return 0 if self.instance.is_mosaic else self.facts.frame_number - 1
+
+    @property
+    def tile(self) -> int | None:
+        """Return which tile of a mosaic it is, from 0 row by row; None elsewhere."""
+        return self.facts.frame_number - 1 if self.instance.is_mosaic else None
 
     @property
     def is_told(self) -> bool:
@@ -78,12 +88,13 @@ class Frame:
     @property
     def is_only(self) -> bool:
         """Return whether its instance has no other."""
-        return self.instance.number_of_frames == 1
+        return self.instance.number_of_frames == 1 and not self.instance.is_mosaic
 
     @cached_property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.instance.shape
+        """Rows and columns; of a tile, not of the mosaic."""
+        rows, columns = self.instance.shape
+        return rows // self.tiles, columns // self.tiles
 
 
 def frames_of(instance: Instance) -> tuple[Frame, ...]:
@@ -93,9 +104,11 @@ def frames_of(instance: Instance) -> tuple[Frame, ...]:
         numbers = range(1, instance.number_of_frames + 1)
         return tuple(Frame(instance, replace(own, frame_number=n)) for n in numbers)
     seen: dict[Any, Any] = {}
+    every = _unpack(instance.frame_facts, seen)
+    tiles = ceil(sqrt(len(every))) if instance.is_mosaic else 1
     return tuple(
-        Frame(instance, replace(own, frame_number=number, **told))
-        for number, told in enumerate(_unpack(instance.frame_facts, seen), 1)
+        Frame(instance, replace(own, frame_number=number, **told), tiles)
+        for number, told in enumerate(every, 1)
     )
 
 

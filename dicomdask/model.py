@@ -215,7 +215,8 @@ class PlannedFrame:
 
     `index` is its place in the volume's leading axes: () for a single frame, (z,) for a
     volume, (t, z) for a time series. `position` is ImagePositionPatient in mm, LPS.
-    `etag` is that of the listing, empty where it is not known. `offset` is where its
+    `etag` is that of the listing, empty where it is not known. `tile` is which tile of
+    a mosaic it is, from 0, row by row; None where it is none. `offset` is where its
     pixels start in the file; None where they cannot be read without those of others.
     """
 
@@ -228,6 +229,7 @@ class PlannedFrame:
     source_key: str
     etag: str = ""
     offset: int | None = None
+    tile: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

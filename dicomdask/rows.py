@@ -286,6 +286,7 @@ def _frame_row(volume: PlannedVolume, frame: EncodedFrame, uid: str | None) -> R
         "z": index.get("z"),
         "SOPInstanceUID": uid,
         "frame_number": frame.planned.frame + 1,  # frames count from 1 in DICOM
+        "tile": None if frame.planned.tile is None else frame.planned.tile + 1,
         "source_key": frame.planned.source_key,
         "ImagePositionPatient": frame.planned.position or None,
         "slope": frame.meaning.slope,

@@ -234,6 +234,10 @@ def _difference(
         return
     if wanted.ndim == 3:  # colour: samples are last there, and first here
         wanted = np.moveaxis(wanted, -1, 0)
+    if row.get("tile") is not None:  # of a mosaic, row by row
+        height, width = stored.shape
+        down, right = divmod(row["tile"] - 1, wanted.shape[1] // width)
+        wanted = wanted[down * height :, right * width :][:height, :width]
     native = wanted.dtype.newbyteorder("=")  # big endian sources are stored native
     if native != stored.dtype or not np.array_equal(wanted, stored):
         yield f"{where}: voxels differ from the source"

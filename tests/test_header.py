@@ -38,6 +38,7 @@ SYNTAXES = [
 OURS = {
     *("url", "size", "token", "header_digest", "transfer_syntax_uid"),
     *("number_of_frames", "pixel_keyword", "has_modality_lut", "is_mosaic"),
+    "frame_facts",
     *("header_bytes", "etag"),
 }
 PADDING = {"pixel_padding_value", "pixel_padding_range_limit"}

@@ -20,7 +20,7 @@ from pydicom.errors import InvalidDicomError
 
 from dicomdask.errors import InputError
 from dicomdask.frames import pack
-from dicomdask.header import groups
+from dicomdask.header import groups, mosaic
 from dicomdask.header.elements import (
     BIG_ENDIAN,
     EXPLICIT,
@@ -59,7 +59,7 @@ _DEFLATED: Final = {
 _WANTED: Final = frozenset(
     (
         *(*TAGS.values(), _META_CLASS, _META_SYNTAX, CHARACTER_SET),
-        *(_DIRECTORY, _MODALITY_LUT, _SPECTRUM, *groups.WANTED),
+        *(_DIRECTORY, _MODALITY_LUT, _SPECTRUM, *groups.WANTED, *mosaic.WANTED),
     )
 )
 _UID: Final = re.compile(r"[0-2](\.\d+)+")
@@ -109,6 +109,10 @@ def read_instance(
     if not all(values[field] for field in UIDS):
         raise InputError("missing-uid")
     n_frames = header.n_frames()
+    columns = groups.read_columns(header, n_frames)
+    is_mosaic = "MOSAIC" in values["image_type"] and n_frames == 1 and not columns
+    if is_mosaic:
+        columns = mosaic.read_tiles(header, values)
     return Instance(
         url=source.url,
         size=source.size,
@@ -117,10 +121,10 @@ def read_instance(
         header_digest=_digest(header.prefix.data, stop),
         transfer_syntax_uid=syntax,
         number_of_frames=n_frames,
-        frame_facts=pack(groups.read_columns(header, n_frames)),
+        frame_facts=pack(columns),
         pixel_keyword=keyword,
         has_modality_lut=header.has_items(_MODALITY_LUT),
-        is_mosaic="MOSAIC" in values["image_type"],
+        is_mosaic=is_mosaic,
         header_bytes=stop,
         **values,
     )

@@ -9,7 +9,7 @@ from dicomdask.pixels.check import (
     stored_dtype,
     stored_samples,
 )
-from dicomdask.pixels.frames import FrameDecoder, decode_frame, decode_frames
+from dicomdask.pixels.frames import FrameDecoder, cut_tile, decode_frame, decode_frames
 from dicomdask.pixels.meaning import (
     modality_parameters,
     read_meaning,
@@ -19,6 +19,7 @@ from dicomdask.pixels.reference import reference_frame
 __all__ = [
     "FrameDecoder",
     "check_pixels",
+    "cut_tile",
     "decode_frame",
     "decode_frames",
     "decoded_bytes",

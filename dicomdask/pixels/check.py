@@ -117,7 +117,8 @@ def _kind_code(instance: Instance) -> str | None:
         return "enhanced-multiframe"
     if instance.sop_class_uid in _ENHANCED and not instance.frame_facts:
         return "functional-groups"
-    return "mosaic" if instance.is_mosaic else None
+    is_vague = instance.is_mosaic and not instance.frame_facts
+    return "mosaic" if is_vague else None
 
 
 def _image_code(instance: Instance) -> str | None:

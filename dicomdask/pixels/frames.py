@@ -144,6 +144,23 @@ def decode_frame(dataset: pydicom.Dataset, number: int) -> Array:
     return FrameDecoder(dataset).decode(number)
 
 
+def cut_tile(mosaic: Array, tile: int, shape: tuple[int, ...]) -> Array:
+    """Return one tile of a mosaic.
+
+    Parameters
+    ----------
+    mosaic
+        Shape (rows, columns); tiles stand in it row by row, as many down as across.
+    tile
+        Which, from 0.
+    shape
+        Rows and columns of a tile.
+    """
+    height, width = shape
+    down, right = divmod(tile, max(1, mosaic.shape[1] // width))
+    return mosaic[down * height : (down + 1) * height, right * width :][:, :width]
+
+
 def decode_frames(dataset: pydicom.Dataset) -> Array:
     """Decode the stored values of all frames; they equal pydicom's `pixel_array`.
 

@@ -4,7 +4,7 @@ Each bound is that of a worker process that does one such unit at a time. The nu
 were measured and rounded up; tests compare them with what a run really takes.
 """
 
-from math import prod
+from math import ceil, prod, sqrt
 from typing import Final
 
 import numpy as np
@@ -155,7 +155,8 @@ def _largest_source(volume: PlannedVolume) -> int:
     """
     is_remote = any(_is_remote(frame.url) for frame in volume.frames)
     sizes = [frame.size for frame in volume.frames if frame.offset is None]
-    n_pixels = prod(volume.frame_shape)
+    n_tiles = max(((frame.tile or 0) + 1 for frame in volume.frames), default=1)
+    n_pixels = prod(volume.frame_shape) * ceil(sqrt(n_tiles)) ** 2
     if len(sizes) == len(volume.frames):
         size = max(sizes, default=0)
         return _source_bytes(size, volume.header_bytes, n_pixels, is_remote=is_remote)

@@ -161,7 +161,7 @@ def _revision(
 def _state(frame: Frame) -> str:
     one = frame.instance
     state = f"{one.sop_instance_uid} {one.size} {one.header_digest} {one.token}"
-    return state if frame.is_only else f"{state} {frame.number}"
+    return state if frame.is_only else f"{state} {frame.facts.frame_number - 1}"
 
 
 def _padding(instance: Instance) -> tuple[int, ...]:
@@ -187,6 +187,7 @@ def _frames(stack: Stack, key: Key) -> tuple[PlannedFrame, ...]:
             source_key=keys[frame.instance.url],
             etag=frame.instance.etag,
             offset=_offset(frame),
+            tile=frame.tile,
         )
         for t, row in enumerate(stack.grid)
         for z, frame in zip(there, row, strict=True)
@@ -207,7 +208,7 @@ def _offset(frame: Frame) -> int | None:
         and stored_samples(one) == (one.samples_per_pixel or 1)
         and one.bits_allocated in {8, 16, 32}
     )
-    if frame.is_only or not is_plain or not one.header_bytes:
+    if frame.is_only or frame.tile is not None or not is_plain or not one.header_bytes:
         return None
     return one.header_bytes + frame.number * bits // 8
 

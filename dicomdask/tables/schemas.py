@@ -120,6 +120,7 @@ FRAMES: Final = pa.schema(
         "z": pa.int64(),
         "SOPInstanceUID": pa.string(),
         "frame_number": pa.int64(),
+        "tile": pa.int64(),
         "source_key": pa.string(),
         "ImagePositionPatient": _NUMBERS,
         "slope": pa.float64(),

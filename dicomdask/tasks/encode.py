@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Final
@@ -235,11 +235,7 @@ def _read_frames(
     """Decode the frames of a portion, and tell what is known of them."""
     dataset = _parse(portion, data, volume)
     decoder = pixels.FrameDecoder(dataset)
-    is_whole = portion.header_bytes is None
-    decoded = [
-        _decode(decoder, frame.frame if is_whole else place, volume)
-        for place, frame in enumerate(portion.frames)
-    ]
+    decoded = list(_decode(decoder, portion, volume))
     cleaned = deid.clean_header(dataset, context.policy, context.key)
     told, groups = rows.split_header(deid.header_json(cleaned))
     instance = rows.EncodedInstance(
@@ -262,13 +258,22 @@ def _read_frames(
     return decoded, (instance, frames)
 
 
-def _decode(decoder: pixels.FrameDecoder, number: int, volume: PlannedVolume) -> Plane:
-    plane = decoder.decode(number)
-    if "c" in volume.dimensions:
-        plane = np.moveaxis(plane, -1, 0)
-    if plane.shape != volume.frame_shape or plane.dtype != np.dtype(volume.dtype):
-        raise InputError("bad-pixels", "Pixels differ from what the header says.")
-    return plane
+def _decode(
+    decoder: pixels.FrameDecoder, portion: Portion, volume: PlannedVolume
+) -> Iterator[Plane]:
+    """Yield the frames of a portion; the tiles of a mosaic are decoded together."""
+    last, whole = -1, np.empty(0)
+    for place, frame in enumerate(portion.frames):
+        number = frame.frame if portion.header_bytes is None else place
+        whole = whole if number == last else decoder.decode(number)
+        last, plane = number, whole
+        if frame.tile is not None:
+            plane = pixels.cut_tile(whole, frame.tile, volume.frame_shape)
+        if "c" in volume.dimensions:
+            plane = np.moveaxis(plane, -1, 0)
+        if plane.shape != volume.frame_shape or plane.dtype != np.dtype(volume.dtype):
+            raise InputError("bad-pixels", "Pixels differ from what the header says.")
+        yield plane
 
 
 def _parse(portion: Portion, data: bytes, volume: PlannedVolume) -> Dataset:
