@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from dicomdask import storage, tables
-from dicomdask.commits.parts import TablePart, read_part
+from dicomdask.commits.parts import Later, TablePart, read_part
 from dicomdask.commits.runs import next_parts
 from dicomdask.errors import CommitConflictError, DicomDaskError, StoreError
 from dicomdask.model import FORMAT
@@ -157,7 +157,7 @@ def read_frame(store: str, commit: Commit, name: str) -> pd.DataFrame:
     """Return one table of a commit as a dataframe; see `tables.lazy_frame`.
 
     All digests are checked. One request a part, several at once from a distant store;
-    one more a part when a heavy column is looked at.
+    one more a part when heavy columns are looked at.
 
     Raises
     ------
@@ -176,12 +176,9 @@ def read_frame(store: str, commit: Commit, name: str) -> pd.DataFrame:
         nbytes=lambda part: part.bytes,
     )
     light = (result() for _, result in found)
-    loads = [partial(_read_column, store, part) for part in parts]
+    later = Later(store, name)
+    loads = [partial(later.column, part) for part in parts]
     return tables.lazy_frame(name, light, loads)
-
-
-def _read_column(store: str, part: TablePart, column: str) -> tables.Table:
-    return read_part(store, part, columns=[column])[column].combine_chunks()
 
 
 def read_rows(store: str, commit: Commit, name: str) -> list[dict[str, Any]]:

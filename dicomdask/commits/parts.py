@@ -43,6 +43,11 @@ def read_part(
 
     `columns` and `dictionaries` are as in `tables.from_parquet`.
     """
+    data = _read_bytes(store, part)
+    return tables.from_parquet(data, columns, dictionaries=dictionaries)
+
+
+def _read_bytes(store: str, part: TablePart) -> bytes:
     try:
         data = storage.read(storage.join(store, part.path))
     except FileNotFoundError:
@@ -56,7 +61,37 @@ def read_part(
             f"{part.path} in {store} is damaged (its digest is not the commit's); "
             "restore it, or convert again from the sources"
         )
-    return tables.from_parquet(data, columns, dictionaries=dictionaries)
+    return data
+
+
+class Later:
+    """Reads columns of parts when they are looked at.
+
+    The bytes of the last part are at hand, so that a row of a dataframe, which has a
+    value of each column, costs one request.
+    """
+
+    def __init__(self, store: str, name: str) -> None:
+        self._store, self._name = store, name
+        self._last: tuple[str, bytes] = ("", b"")
+
+    def __reduce__(self) -> tuple[type["Later"], tuple[str, str]]:
+        return type(self), (self._store, self._name)
+
+    def column(self, part: TablePart, name: str) -> tables.Column:
+        """Return a column of a part; one that it was written without is empty.
+
+        Raises
+        ------
+        ReadError
+            If the part is missing or damaged.
+        """
+        path, data = self._last
+        if path != part.path:
+            data = _read_bytes(self._store, part)
+            self._last = part.path, data
+        table = tables.from_parquet(data, [name])
+        return tables.column_of(self._name, table, name, part.rows)
 
 
 def write_part(

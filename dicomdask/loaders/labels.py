@@ -104,7 +104,8 @@ def align_channels(channels: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
 
 def _same_place(one: pd.DataFrame, other: pd.DataFrame) -> Any:
     """Tell row by row whether two volumes have one shape and one affine."""
-    rows: Any = zip(one.itertuples(), other.itertuples(), strict=True)
+    names = ["dimensions", "shape", "affine"]
+    rows: Any = zip(one[names].itertuples(), other[names].itertuples(), strict=True)
     same = [
         list(a.dimensions) == list(b.dimensions)
         and list(a.shape) == list(b.shape)

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicomdask.tables.frames import Load, to_lazy_frame
+from dicomdask.tables.frames import Load, column_or_none, to_lazy_frame
 from dicomdask.tables.frames import from_frame as from_frame
 from dicomdask.tables.frames import to_frame as to_frame
 from dicomdask.tables.parquet import from_parquet as from_parquet
@@ -26,6 +26,7 @@ from dicomdask.tables.schemas import VOLUMES as VOLUMES
 
 Row = TypeVar("Row")
 Table = pa.Table
+Column = pa.Array
 
 SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "volumes": ("volume_id",),
@@ -216,6 +217,11 @@ def light_columns(name: str) -> list[str]:
     """Return the columns of one of the dataset's tables without the heavy ones."""
     heavy = HEAVY.get(name, ())
     return [column for column in SCHEMAS[name].names if column not in heavy]
+
+
+def column_of(name: str, table: pa.Table, column: str, n_rows: int) -> pa.Array:
+    """Return a column of one of the dataset's tables, empty where it is lacking."""
+    return column_or_none(table, SCHEMAS[name].field(column), n_rows)
 
 
 def lazy_frame(

@@ -83,15 +83,15 @@ def _by_column(
     for part in parts:
         lengths.append(part.num_rows)
         for field in fields:
-            pieces[field.name].append(_piece(part, field))
+            pieces[field.name].append(column_or_none(part, field, part.num_rows))
     return pieces, lengths
 
 
-def _piece(part: pa.Table, field: pa.Field) -> pa.Array:
-    """Return a column of a part; one that it was written without is empty."""
-    if field.name not in part.column_names:
-        return pa.nulls(part.num_rows, field.type)
-    return part[field.name].combine_chunks()
+def column_or_none(table: pa.Table, field: pa.Field, n_rows: int) -> pa.Array:
+    """Return a column of a table; if it has none of this name, one without values."""
+    if field.name not in table.column_names:
+        return pa.nulls(n_rows, field.type)
+    return table[field.name].combine_chunks()
 
 
 def _order(keys: Sequence[Sequence[pa.Array]]) -> Numbers:

@@ -5,7 +5,7 @@ and most of those who open a dataset never look at them.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Final, cast
 
@@ -158,6 +158,10 @@ class LazyArray(ExtensionArray):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield all values, made at once and not one by one."""
+        return iter(np.asarray(self))
 
     def __getitem__(self, item: Any) -> Any:
         if isinstance(item, int | np.integer):
