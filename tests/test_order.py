@@ -47,7 +47,7 @@ def test_version_1_draws_what_it_always_drew():
     assert np.round(uniform(key_of(1, 2), [0, 1, 2**40]), 6).tolist() == GOLDEN_DRAWS
 
 
-GOLDEN_ORDER = [12, 0, 10, 2, 11, 13, 9, 1, 6, 7, 5, 3, 4, 8]
+GOLDEN_ORDER = [0, 3, 1, 2, 10, 13, 9, 5, 4, 11, 6, 12, 7, 8]
 GOLDEN_DRAWS = [0.916699, 0.583876, 0.918798]
 
 

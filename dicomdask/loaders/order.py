@@ -6,6 +6,8 @@ window's chunks decodes each chunk once. Nothing here depends on numpy's own ran
 streams, which may change between versions; `VERSION` names what is drawn.
 """
 
+from collections.abc import Sequence
+from math import isqrt
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +21,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 VERSION: Final = 1
 """A resumed epoch of another version would be another epoch: it is refused."""
 
-ROUNDS: Final = 8
+ROUNDS: Final = 12
 MASK: Final = 2**64 - 1
 GOLDEN: Final = 0x9E3779B97F4A7C15
 
@@ -49,23 +51,27 @@ def uniform(key: int, numbers: ArrayLike) -> Floats:
 def permute(places: ArrayLike, n: int, key: int) -> Integers:
     """Return where a keyed permutation of `range(n)` puts each place; O(1) a place.
 
-    A Feistel network over the next even power of two, walked until it falls below `n`.
+    Each place is a cell of a table that is hardly larger than `n`, and rows and columns
+    are shifted by each other in turn, a Feistel network; a place that ends beyond `n`
+    goes on until it falls below.
     """
-    half = max(1, (n - 1).bit_length() + 1 >> 1)
+    rows = isqrt(max(0, n - 1)) + 1
+    columns = -(-n // rows)
+    keys = [key_of(key, number) for number in range(ROUNDS)]
     moved = np.atleast_1d(places).astype(np.uint64)
     left = np.arange(moved.size)
     while left.size:
-        moved[left] = _feistel(moved[left], half, key)
+        moved[left] = _shift(moved[left], rows, columns, keys)
         left = left[moved[left] >= n]
     return moved.astype(np.int64)
 
 
-def _feistel(x: Any, half: int, key: int) -> Any:
-    low = (1 << half) - 1
-    for number in range(ROUNDS):
-        right = x & low
-        x = right << half | (x >> half) ^ _mix(right + key_of(key, number)) & low
-    return x
+def _shift(x: Any, rows: int, columns: int, keys: Sequence[int]) -> Any:
+    row, column = np.divmod(x, columns)
+    for one, other in zip(keys[::2], keys[1::2], strict=True):
+        row = (row + _mix(column + one) % rows) % rows
+        column = (column + _mix(row + other) % columns) % columns
+    return row * columns + column
 
 
 class Order:

@@ -349,8 +349,8 @@ class Samples:
 
     def _transformed(self, epoch: int, batch: Batch, transform: Transform) -> Batch:
         done = [
-            transform(sample, self._chance(epoch, sample["trace"].number))
-            for sample in samples_of(batch)
+            transform(sample_of(batch, i), self._chance(epoch, trace.number))
+            for i, trace in enumerate(batch["trace"])
         ]
         images = [np.asarray(sample["image"]) for sample in done]
         shapes = {image.shape for image in images}
@@ -374,16 +374,13 @@ class Samples:
         return {**self.__dict__, "_drawn": None}  # another process draws it again
 
 
-def samples_of(batch: Batch) -> list[Sample]:
-    """Return the samples of a batch, which share its memory."""
-    return [
-        {
-            "image": batch["image"][i],
-            "labels": {name: values[i] for name, values in batch["labels"].items()},
-            "trace": trace,
-        }
-        for i, trace in enumerate(batch.get("trace", ()))
-    ]
+def sample_of(batch: Batch, i: int) -> Sample:
+    """Return one sample of a batch, which shares its memory."""
+    return {
+        "image": batch["image"][i],
+        "labels": {name: values[i] for name, values in batch["labels"].items()},
+        "trace": batch["trace"][i],
+    }
 
 
 def _check(values: str, window: tuple[float, float] | None, on_error: str) -> None:

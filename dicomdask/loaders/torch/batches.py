@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 from torch import distributed
 from torch.utils import data
 
 from dicomdask.errors import OptionError
 from dicomdask.loaders.shares import Leg, Remainder, State
 from dicomdask.loaders.torch.datasets import Index, SampleDataset
+
+AHEAD: Final = 64
+"""So many batches are put in order together."""
 
 
 class BatchOrder(data.Sampler[list[Index]]):
@@ -103,9 +107,12 @@ class BatchOrder(data.Sampler[list[Index]]):
         state, share = self._state, self._state.share()
         order = self._samples.order(state.epoch, mix=self._mix)
         begun = state.legs[-1].batches
-        for number in range(begun + first, share.n_batches(self._rank), step):
-            places = share.batch(self._rank, number)
-            yield [(state.epoch, int(place)) for place in order.at(places)]
+        numbers = range(begun + first, share.n_batches(self._rank), step)
+        for start in range(0, len(numbers), AHEAD):  # many at once cost little more
+            runs = [share.batch(self._rank, n) for n in numbers[start : start + AHEAD]]
+            found = order.at(np.concatenate(runs))
+            for run in np.split(found, np.cumsum([len(run) for run in runs])[:-1]):
+                yield [(state.epoch, number) for number in run.tolist()]
 
 
 def _place(rank: int | None, world: int | None) -> tuple[int, int]:

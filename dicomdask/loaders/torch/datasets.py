@@ -11,7 +11,7 @@ from dicomdask.dataset import Dataset
 from dicomdask.errors import ReadError
 from dicomdask.loaders.options import Batch, Options, Sample
 from dicomdask.loaders.samplers import Random, Sampler, Tiles, Whole
-from dicomdask.loaders.samples import Samples, samples_of
+from dicomdask.loaders.samples import Samples, sample_of
 
 Index = tuple[int, int]
 """An epoch, and the number of a sample in it."""
@@ -51,22 +51,29 @@ class SampleDataset(data.Dataset[Sample]):
         if not samples:
             [left_out] = samples.batch["left_out"]
             raise ReadError(left_out.reason)
-        return samples[0]
+        return sample_of(samples.batch, 0)
 
     def __getitems__(self, indices: Sequence[int | Index]) -> "_Read":
         """Return samples that are read together."""
-        pairs = [(self.epoch, i) if isinstance(i, int) else i for i in indices]
+        pairs = [i if isinstance(i, tuple) else (self.epoch, i) for i in indices]
         [epoch] = {epoch for epoch, _ in pairs}
         batch = self.samples.read(epoch, [number for _, number in pairs])
         return _Read(_to_tensors(batch))
 
 
-class _Read(list[Sample]):
-    """Samples of a batch, and the batch whose memory they share."""
+class _Read(Sequence[Sample]):
+    """Samples of a batch, made as they are asked for, and the batch itself."""
 
     def __init__(self, batch: Batch) -> None:
-        super().__init__(samples_of(batch))
         self.batch = batch
+
+    def __len__(self) -> int:
+        return len(self.batch.get("trace", ()))
+
+    def __getitem__(self, i: Any) -> Any:
+        if not -len(self) <= i < len(self):
+            raise IndexError(i)
+        return sample_of(self.batch, i)
 
 
 def _to_tensors(batch: Batch) -> Batch:
