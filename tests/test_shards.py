@@ -226,7 +226,7 @@ def test_a_shard_cut_short_later_is_an_error(codec):
     reader, meta = Memory(objects).reader(), parse_metadata(text)
     last = (slice(4, 5), slice(4, 7), slice(4, 8))
     reader.read("a", meta, last)
-    objects[SHARD] = objects[SHARD][: -(3 * 2 * 2 * 16 + 4) - 1]
+    objects[SHARD] = objects[SHARD][: -(3 * 2 * 2 * 16 + 4) - 60]
     with pytest.raises(ReadError, match=f"shard {SHARD} is cut short"):
         reader.read("a", meta, last)
 
@@ -391,6 +391,25 @@ def test_whole_uncompressed_chunks_are_read_into_place(codec):
     for _ in range(2):
         np.testing.assert_array_equal(reader.read("a", meta, box), VOLUME[box])
     assert store.n_filled == (2 * 3 if codec == "none" else 0)
+
+
+def test_few_rows_of_an_uncompressed_chunk_are_read_alone():
+    """But only when all of it was checked once."""
+    objects, text = encode_array(VOLUME, Layout((4, 7, 8), (8, 7, 8), "none"))
+    store, meta = Memory(objects), parse_metadata(text)
+    reader, row = store.reader(), 7 * 8 * 2
+    for box, nbytes in [
+        ((slice(1, 2), slice(0, 7), slice(0, 8)), 4 * row + 4),
+        ((slice(1, 2), slice(0, 7), slice(0, 8)), row),
+        ((slice(1, 3), slice(2, 5), slice(1, 8)), 2 * row),
+        ((slice(1, 4), slice(2, 5), slice(1, 8)), 4 * row + 4),
+        ((slice(3, 5), slice(2, 5), slice(1, 8)), row + 4 * row + 4),
+        ((slice(3, 5), slice(2, 5), slice(1, 8)), 2 * row),
+    ]:
+        store.log.clear()
+        np.testing.assert_array_equal(reader.read("a", meta, box), VOLUME[box])
+        ranges = [(start, stop) for _, start, stop in store.log if stop is not None]
+        assert sum(stop - start for start, stop in ranges) == nbytes, box
 
 
 def test_bytes_are_the_same_on_repeat_and_in_threads():

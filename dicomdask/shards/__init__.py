@@ -17,7 +17,8 @@ from dicomdask.shards.metadata import (
     parse_metadata,
     shard_key,
 )
-from dicomdask.shards.reader import Request, ShardReader
+from dicomdask.shards.reader import ShardReader
+from dicomdask.shards.wanted import Request
 
 __all__ = [
     "ABSENT",

@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
-from dicomdask.errors import ShardError
-from dicomdask.shards.boxes import only_piece, split
+from dicomdask.shards.boxes import only_piece
 from dicomdask.shards.codec import (
     CRC_BYTES,
     Places,
@@ -29,18 +27,28 @@ from dicomdask.shards.index import (
     parse_index,
 )
 from dicomdask.shards.metadata import (
-    REPAIR,
     Array,
     ArrayMeta,
     Box,
     Shape,
-    shard_error,
     shard_key,
 )
 from dicomdask.shards.recent import Recent
 from dicomdask.shards.scratch import Scratch
-from dicomdask.shards.seams import Buffer, Kept, Source
+from dicomdask.shards.seams import Kept, Source
 from dicomdask.shards.threads import pays, run_in_threads
+from dicomdask.shards.wanted import (
+    Job,
+    Key,
+    Request,
+    Run,
+    Wanted,
+    cut_short,
+    group,
+    jobs_of,
+    missing,
+    received,
+)
 
 JOB_BYTES = 1 << 20
 """What one thread decodes at a time, in decoded bytes, but at least a chunk."""
@@ -49,47 +57,6 @@ DISTANT_GAP = 64 << 10
 """Takes less time to fetch than another round trip."""
 MOST_BUFFERS = 256
 """So many pairs of buffers are filled by one call; the system takes 1024."""
-
-_Key = tuple[str, Shape]  # an array's path and the corner of a shard
-Wanted = dict[_Key, tuple[ArrayMeta, dict[int, Places]]]  # by shard and chunk
-
-
-class Request(NamedTuple):
-    """A box of an array, and where it goes.
-
-    Attributes
-    ----------
-    path
-        The array's path, as storage knows it: shards lie at `path/c/…`.
-    meta
-        The array's parsed metadata.
-    box
-        One slice an axis, in elements, with start and stop within the array.
-    out
-        Of the box's shape. Of another dtype than the array's, values are cast.
-    """
-
-    path: str
-    meta: ArrayMeta
-    box: Box
-    out: Array
-
-
-class _Run(NamedTuple):
-    """Chunks of one shard that are fetched together."""
-
-    of: Index
-    meta: ArrayMeta
-    chunks: list[Located]
-    places: dict[int, Places]
-
-    @property
-    def wanted(self) -> tuple[str, int, int]:
-        return self.of.shard, self.chunks[0][0], self.chunks[-1][1]
-
-
-_Job = tuple[Index, ArrayMeta, int, Array, Places, int | None]
-"""A chunk's number, its bytes and where they go; where it lay, if fetched just now."""
 
 
 class ShardReader:
@@ -176,7 +143,7 @@ class ShardReader:
         try:
             self._read_piece(path, meta, out, *piece)
         except FileNotFoundError as error:
-            raise _missing(error) from error
+            raise missing(error) from error
         return out
 
     def _read_piece(
@@ -195,9 +162,11 @@ class ShardReader:
             index = self._indexes_of({key: (meta, {})})[key]
         start, stop = index.bounds(number)
         places = [(out, inside)]
-        if not meta.compressed and out.shape == meta.chunks:
+        if not meta.compressed:
             located = [(start, stop, number)]
             if self._read_into_place(index, meta, located, {number: places}):
+                return
+            if self._read_rows(index, meta, start, number, places):
                 return
         buffer = self._scratch.take(stop - start)
         try:
@@ -210,7 +179,7 @@ class ShardReader:
     def _fill(self, shard: str, start: int, data: Array) -> None:
         found = self._source.read_into(shard, start, [data])
         if found != data.size:
-            raise _cut_short(shard, found, data.size)
+            raise cut_short(shard, found, data.size)
 
     def read_many(self, requests: Iterable[Request]) -> None:
         """Read boxes of several arrays, each into its own place.
@@ -223,9 +192,12 @@ class ShardReader:
             If a shard is missing, damaged or cut short, or lacks a chunk. What was read
             before is in place.
         """
-        wanted = _wanted(requests)
-        nbytes = sum([len(chunks) * meta.nbytes for meta, chunks in wanted.values()])
-        in_threads = pays(nbytes)
+        wanted = group(requests)
+        sizes = [
+            meta.nbytes * len(chunks) * meta.compressed
+            for meta, chunks in wanted.values()
+        ]
+        in_threads = pays(sum(sizes))
         jobs = self._jobs(wanted, in_threads=in_threads)
         try:
             if in_threads:
@@ -234,11 +206,11 @@ class ShardReader:
                 for some in jobs:
                     self._deliver(some)
         except FileNotFoundError as error:
-            raise _missing(error) from error
+            raise missing(error) from error
 
-    def _jobs(self, wanted: Wanted, *, in_threads: bool) -> Iterator[list[_Job]]:
+    def _jobs(self, wanted: Wanted, *, in_threads: bool) -> Iterator[list[Job]]:
         """Yield chunks to be decoded one after the other; fetch what is not at hand."""
-        runs: list[_Run] = []
+        runs: list[Run] = []
         indexes = self._indexes_of(wanted)
         for key, (meta, chunks) in wanted.items():
             index = indexes[key]
@@ -251,11 +223,12 @@ class ShardReader:
                 for number, data in at_hand.items():
                     yield [(index, meta, number, data, chunks[number], None)]
             runs += [
-                _Run(index, meta, run, chunks)
+                Run(index, meta, run, chunks)
                 for run in join_runs(located, self._max_gap)
             ]
         if self._is_direct:
             runs = [run for run in runs if not self._read_into_place(*run)]
+            runs = [left for run in runs for left in self._without_rows(run)]
         if runs and (in_threads or self._source.is_distant):
             yield from self._fetch(runs)
         else:
@@ -273,19 +246,19 @@ class ShardReader:
                 copy_into(places, chunk)
         return left
 
-    def _indexes_of(self, wanted: Wanted) -> dict[_Key, Index]:
+    def _indexes_of(self, wanted: Wanted) -> dict[Key, Index]:
         """Return the indexes of shards; those not known are fetched at once."""
-        found, missing = {}, {}
+        found, unknown = {}, {}
         for key, (meta, _) in wanted.items():
             index = self._indexes.get(key)
             if index is None:
                 path, corner = key
-                missing[f"{path}/{shard_key(corner)}"] = key, meta
+                unknown[f"{path}/{shard_key(corner)}"] = key, meta
             else:
                 found[key] = index
-        for shard, tail, is_new in self._tails(missing):
+        for shard, tail, is_new in self._tails(unknown):
             use_one_thread()
-            key, _ = missing[shard]
+            key, _ = unknown[shard]
             found[key] = index = parse_index(tail, shard)
             self._indexes.put(key, index, index.nbytes)
             if is_new and self._kept is not None:
@@ -293,20 +266,20 @@ class ShardReader:
         return found
 
     def _tails(
-        self, missing: Mapping[str, tuple[_Key, ArrayMeta]]
+        self, unknown: Mapping[str, tuple[Key, ArrayMeta]]
     ) -> Iterator[tuple[str, Array, bool]]:
         """Yield the tails of shards, and whether they were fetched just now."""
         left = []
-        for shard, (_, meta) in missing.items():
+        for shard, (_, meta) in unknown.items():
             size = index_bytes(prod(meta.grid))
             data = self._kept and self._kept.get(shard, -size, None)
             if data:
-                yield shard, _received(data, size, shard), False
+                yield shard, received(data, size, shard), False
             else:
                 left.append((shard, -size, None))
         for number, got in self._source.get_many(left) if left else ():
             shard, size, _ = left[number]
-            yield shard, _received(got, -size, shard), True
+            yield shard, received(got, -size, shard), True
 
     def _find(self, index: Index, located: Iterable[Located]) -> dict[int, Array]:
         """Return chunks that are kept, by number."""
@@ -314,7 +287,7 @@ class ShardReader:
         for start, stop, number in located:
             data = self._kept and self._kept.get(index.shard, start, stop)
             if data:
-                found[number] = _received(data, stop - start, index.shard)
+                found[number] = received(data, stop - start, index.shard)
         return found
 
     def _read_into_place(
@@ -336,24 +309,62 @@ class ShardReader:
         shard, size = index.shard, located[-1][1] - located[0][0]
         found = self._source.read_into(shard, located[0][0], buffers)
         if found != size:
-            raise _cut_short(shard, found, size)
+            raise cut_short(shard, found, size)
         for at, (_, _, number) in enumerate(located):
             if not index.checked[number]:
                 check_sum(buffers[2 * at], buffers[2 * at + 1], number, shard)
                 index.checked[number] = 1
         return True
 
-    def _fetch(self, runs: Sequence[_Run]) -> Iterator[list[_Job]]:
+    def _without_rows(self, run: Run) -> Iterator[Run]:
+        """Read chunks of which few rows are wanted; yield runs of the others."""
+        index, meta, located, places = run
+        if meta.compressed:
+            yield run
+            return
+        left = [
+            one
+            for one in located
+            if not self._read_rows(index, meta, one[0], one[2], places[one[2]])
+        ]
+        for chunks in join_runs(left, self._max_gap):
+            yield Run(index, meta, chunks, places)
+
+    def _read_rows(
+        self, index: Index, meta: ArrayMeta, start: int, number: int, places: Places
+    ) -> bool:
+        """Read no more than is wanted of an uncompressed chunk that was checked before.
+
+        Rows are the steps along the first axis. Return whether there were few enough.
+        """
+        first = min([inside[0].start for _, inside in places])
+        end = max([inside[0].stop for _, inside in places])
+        if not index.checked[number] or 2 * (end - first) > meta.chunks[0]:
+            return False
+        row = meta.nbytes // meta.chunks[0]
+        buffer = self._scratch.take((end - first) * row)
+        try:
+            data = buffer[: (end - first) * row]
+            self._fill(index.shard, start + first * row, data)
+            rows = data.view(meta.dtype).reshape(end - first, *meta.chunks[1:])
+            for target, (along, *others) in places:
+                some = slice(along.start - first, along.stop - first)
+                target[...] = rows[(some, *others)]
+        finally:
+            self._scratch.give(buffer)
+        return True
+
+    def _fetch(self, runs: Sequence[Run]) -> Iterator[list[Job]]:
         """Yield what comes of each run, in pieces for a thread each."""
         for number, data in self._source.get_many([run.wanted for run in runs]):
             run = runs[number]
             shard, start, stop = run.wanted
-            jobs = _jobs_of(run, _received(data, stop - start, shard))
+            jobs = jobs_of(run, received(data, stop - start, shard))
             step = max(1, JOB_BYTES // run.meta.nbytes)
             for at in range(0, len(jobs), step):
                 yield jobs[at : at + step]
 
-    def _fetch_in_turn(self, runs: Iterable[_Run]) -> Iterator[list[_Job]]:
+    def _fetch_in_turn(self, runs: Iterable[Run]) -> Iterator[list[Job]]:
         """Yield what comes of each run; it is gone when the next is asked for."""
         for run in runs:
             shard, start, stop = run.wanted
@@ -361,15 +372,15 @@ class ShardReader:
             try:
                 data = buffer[: stop - start]
                 self._fill(shard, start, data)
-                yield _jobs_of(run, data)
+                yield jobs_of(run, data)
             finally:
                 self._scratch.give(buffer)
 
-    def _deliver(self, jobs: Iterable[_Job]) -> None:
+    def _deliver(self, jobs: Iterable[Job]) -> None:
         for job in jobs:
             self._deliver_one(job)
 
-    def _deliver_one(self, job: _Job) -> None:
+    def _deliver_one(self, job: Job) -> None:
         """Check a chunk that was never read, decode it, and put it in place."""
         index, meta, number, data, places, start = job
         shard = index.shard
@@ -388,46 +399,3 @@ class ShardReader:
             chunk = chunk.copy()
         self._chunks.put((shard, number), chunk, chunk.nbytes)
         copy_into(places, chunk)
-
-
-def _wanted(requests: Iterable[Request]) -> Wanted:
-    """Group what is wanted by shard and chunk."""
-    wanted: Wanted = {}
-    for path, meta, box, out in requests:
-        for corner, pieces in split(meta, box).items() if out.size else ():
-            _, chunks = wanted.setdefault((path, corner), (meta, {}))
-            for number, target, inside in pieces:
-                places = chunks.get(number)
-                if places is None:
-                    chunks[number] = [(out[target], inside)]
-                else:
-                    places.append((out[target], inside))
-    return wanted
-
-
-def _jobs_of(run: _Run, data: Array) -> list[_Job]:
-    """Cut what came of a run into its chunks."""
-    index, meta, located, places = run
-    first = located[0][0]
-    return [
-        (index, meta, number, data[a - first : b - first], places[number], a)
-        for a, b, number in located
-    ]
-
-
-def _missing(error: FileNotFoundError) -> ShardError:
-    shard = error.filename
-    return shard_error(shard, f"shard {shard} is missing; {REPAIR}")
-
-
-def _received(data: Buffer, size: int, shard: str) -> Array:
-    """Return the bytes that storage gave, if they are as many as were asked for."""
-    buffer = np.frombuffer(data, np.uint8)
-    if buffer.size != size:
-        raise _cut_short(shard, buffer.size, size)
-    return buffer
-
-
-def _cut_short(shard: str, found: int, size: int) -> ShardError:
-    cut = f"shard {shard} is cut short: {found} of {size} bytes came"
-    return shard_error(shard, f"{cut}; {REPAIR}")
