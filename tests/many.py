@@ -5,8 +5,11 @@ Only their rows are there, written by the real writers; their arrays are not.
 
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dicomdask import commits, tables
@@ -118,3 +121,36 @@ def add_volumes(store: str, n: int, *, frames: int = 2) -> Commit:
     made = commits.publish(store, lambda _: Change(rows=many), describe)
     assert made is not None
     return made
+
+
+MEASURE = """
+import re, sys, time
+from pathlib import Path
+import dicomdask
+dicomdask.open_dataset
+start = time.perf_counter()
+ds = dicomdask.open_dataset(sys.argv[1])
+volumes = ds.volumes
+[name] = volumes[volumes["n_frames"] == 5]["volume_id"]
+ds.read(name, z=0)
+seconds = time.perf_counter() - start
+status = Path("/proc/self/status").read_text()
+peak = int(re.search(r"VmHWM:\\s*(\\d+)", status)[1]) / 1e3
+print(len(volumes), seconds, peak)
+"""
+
+
+def measure_opening(store: Path) -> tuple[int, float, float]:
+    """Open a dataset in a fresh process; return its volumes, seconds and peak MB.
+
+    The dataset has one volume of 5 frames, of which a chunk is read.
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(store)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    rows, seconds, megabytes = found.stdout.split()
+    return int(rows), float(seconds), float(megabytes)

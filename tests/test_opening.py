@@ -3,10 +3,7 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 from unittest.mock import patch
 
 import fsspec
@@ -18,7 +15,7 @@ from dicomdask import commits, storage, tables
 from dicomdask.commits import runs
 from dicomdask.errors import ReadError, StorageError, StoreError
 from tests.builders import make_series, write_series
-from tests.many import add_volumes
+from tests.many import add_volumes, measure_opening
 from tests.test_lazy import plainly
 
 SMALL = 800
@@ -255,35 +252,12 @@ def test_missing_credentials_are_named_at_once(monkeypatch, tmp_path):
     assert time.monotonic() - started < 10
 
 
-MEASURE = """
-import re, sys, time
-from pathlib import Path
-import dicomdask
-dicomdask.open_dataset
-start = time.perf_counter()
-ds = dicomdask.open_dataset(sys.argv[1])
-volumes = ds.volumes
-[name] = volumes[volumes["n_frames"] == 5]["volume_id"]
-ds.read(name, z=0)
-seconds = time.perf_counter() - start
-status = Path("/proc/self/status").read_text()
-print(len(volumes), seconds, int(re.search(r"VmHWM:\\s*(\\d+)", status)[1]) / 1e3)
-"""
-
-
 def test_a_hundred_thousand_volumes_open_at_once(tmp_path, convert, full):
     n = 100_000 if full else 4096
     write_series(tmp_path / "in", make_series(5))
     convert(tmp_path / "in", tmp_path / "store.zarr")
     add_volumes(str(tmp_path / "store.zarr"), n)
-    found = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(tmp_path / "store.zarr")],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parent.parent,
-    )
-    rows, seconds, megabytes = map(float, found.stdout.split())
+    rows, seconds, megabytes = measure_opening(tmp_path / "store.zarr")
     assert rows == n + 1
     assert seconds <= (2 if full else 10)
     assert megabytes <= (500 if full else 300)

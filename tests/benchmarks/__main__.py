@@ -11,6 +11,7 @@ from tests.benchmarks import (
     bench_index,
     bench_layout,
     bench_loader,
+    bench_open,
     bench_patches,
     bench_slices,
     bench_store,
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[str], Report]] = {
     "patches": bench_patches.run,
     "loader": bench_loader.run,
     "store": bench_store.run,
+    "open": bench_open.run,
     "layout": bench_layout.run,
 }
 

@@ -43,6 +43,8 @@ GOALS = {
     "store, whole shards / raw DICOM": Goal(2.8, 4.5),
     "store, headers / bare range GETs": Goal(0.8),
     "store: requests a header": Goal(1, at_most=True),
+    "open: seconds": Goal(2, at_most=True),
+    "open: peak MB": Goal(500, at_most=True),
     "convert / unavoidable": Goal(0.80),
     "convert: finished again": Goal(0.02, at_most=True),
 }
