@@ -202,7 +202,9 @@ def run_dcm2niix(source: Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the LPS matrix of (z, y, x, 1) and the values that dcm2niix writes."""
     out = folder / "nii"
     out.mkdir()
-    command = ["dcm2niix", "-z", "n", "-b", "n", "-f", "o", "-o", out, source]
+    # -p n: scaled as the standard says, not by what Philips has besides.
+    options = ("-z", "n", "-b", "n", "-p", "n", "-f", "o")
+    command = ["dcm2niix", *options, "-o", str(out), str(source)]
     subprocess.run(command, check=True, capture_output=True)
     return read_nifti(next(out.glob("*.nii")))
 
