@@ -19,6 +19,7 @@ from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key
 from dicomdask.tasks import files
 from tests.builders import make_instance, to_bytes
+from tests.planted import KINDS, plant_kinds
 from tests.test_leaks import (
     Markers,
     Pile,
@@ -116,7 +117,7 @@ STEPS = [
     (file, "clean_level"),
     (file, "mark"),
     (file, "clean_pixels"),
-    (file, "dcmwrite"),
+    (file, "write_file"),
     (header, "read_dataset"),
     (files, "Target"),
 ]
@@ -182,3 +183,41 @@ def test_what_a_file_keeps_is_what_the_policy_shows():
         assert name in read
     assert shown["StationName"] == "X"
     assert "x" not in json.dumps(str(read.get("StationName")))
+
+
+# --- kinds of objects ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory):
+    folder, markers = tmp_path_factory.mktemp("kinds"), Markers()
+    for number, data in enumerate(plant_kinds(markers).values()):
+        (folder / f"{number} {markers.word()}.dcm").write_bytes(data)
+    return folder, markers
+
+
+def test_ten_kinds_of_objects_hold_many_markers(kinds):
+    folder, markers = kinds
+    for path in folder.iterdir():
+        assert len(markers.find(path.read_bytes())) >= 120
+    assert len(KINDS) == 10
+    assert len(markers.words) >= 4000
+
+
+def test_no_marker_of_any_kind_is_left(kinds, tmp_path, key_file, convert):
+    folder, markers = kinds
+    trusted = ["US", "OT", "SEG"]
+    done = dicomdask.deidentify(
+        str(folder),
+        str(tmp_path / "out"),
+        key_file=str(key_file),
+        scheduler="synchronous",
+        trust_pixels=trusted,
+        options=["retain-safe-private", "clean-descriptors"],
+    )
+    assert done.codes["unsupported-object"] == 1  # the PDF
+    assert done.outcomes["stored"] == len(KINDS) - 1
+    convert(folder, tmp_path / "a.zarr", trust_pixels=trusted)
+    for place in ("out", "a.zarr"):
+        assert_clean(markers, all_bytes(tmp_path / place).items())
+        assert_clean(markers, decoded(tmp_path / place))

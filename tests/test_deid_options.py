@@ -245,3 +245,10 @@ def test_every_tag_of_the_options_is_known():
         in load_policy("basic", options=["retain-patient-characteristics"]).actions
     )
     assert vocabulary().knows("Modality", "CS")
+
+
+def test_safe_private_numbers_are_no_more_than_listed():
+    ds = private(0x0025, "GEMS_SERS_01", (0x07, "SL", [20817, 21313]))
+    assert 0x00251007 not in clean_header(ds, SAFE, KEY)
+    ds = private(0x0025, "GEMS_SERS_01", (0x07, "SL", 124))
+    assert clean_header(ds, SAFE, KEY)[0x00251007].value == 124

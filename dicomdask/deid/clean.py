@@ -7,6 +7,7 @@ included, is removed. No message holds a value, and no exception carries another
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
 from pydicom import DataElement, Dataset
@@ -135,7 +136,7 @@ def clean_level(dataset: Dataset, context: Context) -> Dataset:
     """Return the elements of one level that stay."""
     kept: _Elements = {}
     rules = context.rules
-    for tag in sorted(dataset.keys()):
+    for tag in sorted(dataset.keys(), key=int):
         rule = rules.get(int(tag))
         element = None
         if rule is not None and int(tag) not in CODE_TAGS:
@@ -206,14 +207,14 @@ def _clean_sequence(
     if context.is_for_files and not items:
         return DataElement(tag, "SQ", Sequence())
     pairs = [(item, clean_level(item, inner)) for item in items]
-    is_per_frame = int(tag) == PER_FRAME
-    if not is_per_frame and not any(len(cleaned) for _, cleaned in pairs):
+    keeps_all = is_required or int(tag) == PER_FRAME
+    if not keeps_all and not any(len(cleaned) for _, cleaned in pairs):
         return None
     kept = [
         cleaned
         for item, cleaned in pairs
         if len(cleaned)
-        or is_per_frame
+        or keeps_all
         or (context.is_for_files and CODE_VALUE not in item)
     ]
     return DataElement(tag, "SQ", Sequence(kept)) if kept else None
@@ -266,11 +267,20 @@ def mark(cleaned: Dataset, policy: Policy, context: Context) -> Dataset:
         cleaned[tag] = make_element(
             Tag(tag), vr, [patient_pseudonym(context.identity, context.key)]
         )
-    cleaned.PatientIdentityRemoved = "YES"
-    cleaned.DeidentificationMethod = f"dicomdask, policy {policy.name}"
-    cleaned.DeidentificationMethodCodeSequence = [_code(*c) for c in policy.codes]
-    cleaned.LongitudinalTemporalInformationModified = _temporal(policy)
+    for element in _marks(policy):
+        cleaned[element.tag] = element
     return cleaned
+
+
+@cache
+def _marks(policy: Policy) -> tuple[DataElement, ...]:
+    """Return the elements that say by which policy a header was cleaned."""
+    marks = Dataset()
+    marks.PatientIdentityRemoved = "YES"
+    marks.DeidentificationMethod = f"dicomdask, policy {policy.name}"
+    marks.DeidentificationMethodCodeSequence = [_code(*c) for c in policy.codes]
+    marks.LongitudinalTemporalInformationModified = _temporal(policy)
+    return tuple(marks)
 
 
 def _temporal(policy: Policy) -> str:

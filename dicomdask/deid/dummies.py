@@ -15,6 +15,7 @@ from dicomdask.policy import Policy, strictest_types, table_rows
 
 TEXT: Final = "REMOVED"
 SCHEME: Final = "99DICOMDASK"
+CHARACTER_SET: Final = 0x00080005
 DUMMIES: Final[Mapping[str, Any]] = MappingProxyType(
     {
         **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), TEXT),
@@ -79,4 +80,5 @@ def stand_ins(policy: Policy) -> Mapping[int, str]:
             found[tag] = {"D": "1", "Z": "2"}[last]
         elif decision.code == "X" or (decision.action == "X" and not decision.code):
             found.pop(tag, None)
+    found.pop(CHARACTER_SET, None)  # every item is written in that of the file
     return MappingProxyType({t: kind for t, kind in found.items() if t >> 16 >= 8})

@@ -1,27 +1,28 @@
 """A whole DICOM file: identified in, de-identified out, or nothing."""
 
-import hashlib
-import io
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Final
 
-from pydicom import Dataset, FileMetaDataset, dcmwrite
+from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileDataset
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from dicomdask.deid.clean import PATIENT_ID, clean_level, context_of, mark
 from dicomdask.deid.dummies import stand_ins
-from dicomdask.deid.elements import decoded
+from dicomdask.deid.elements import decoded, make_element
 from dicomdask.deid.pixeldata import clean_pixels
 from dicomdask.deid.rules import file_rules
+from dicomdask.deid.written import write_file
 from dicomdask.errors import InputError
 from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key
 
-IMPLEMENTATION_UID: Final = UID("2.25.141842913702873416853107104711432471621")
-IMPLEMENTATION_NAME: Final = "DICOMDASK"
+CHARACTER_SET: Final = Tag(0x00080005)
 UNDEFINED: Final = 0xFFFFFFFF
+PIXEL_GROUP: Final = 0x7FE0
 UIDS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
@@ -29,14 +30,14 @@ UIDS: Final = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 class CleanedFile:
     """A de-identified file; `path` is made of its pseudonym and its new UIDs.
 
-    `pixel_digest` is that of the pixels as they are written; empty where there are
+    `pixels` are the bytes of the pixel element as it is written; empty where there is
     none. `patient_id` and the keys of `uids` are identified; `uids` is empty where it
     was not asked for.
     """
 
     data: bytes
     path: str
-    pixel_digest: str
+    pixels: bytes
     patient_id: str
     pseudonym: str
     uids: dict[str, str]
@@ -89,7 +90,8 @@ def _clean_file(
 ) -> CleanedFile:
     if policy.name == "none":
         raise InputError("deid-failed")
-    if any(map(_is_cut, map(dataset.get_item, dataset.keys()))):
+    before = takewhile(_is_before_pixels, dataset.values())
+    if any(map(_is_cut, before)):
         raise InputError("truncated")
     context = replace(
         context_of(dataset, policy, key),
@@ -98,17 +100,15 @@ def _clean_file(
         uids={} if crosswalk else None,
     )
     cleaned = mark(clean_level(dataset, context), policy, context)
-    cleaned.SpecificCharacterSet = "ISO_IR 192"
+    cleaned[CHARACTER_SET] = make_element(CHARACTER_SET, "CS", ["ISO_IR 192"])
     path = _path(cleaned)
     pixels, syntax = clean_pixels(dataset)
-    digest = ""
     if pixels is not None:
         cleaned[pixels.tag] = pixels
-        digest = hashlib.blake2b(pixels.value, digest_size=16).hexdigest()
     return CleanedFile(
-        data=_written(cleaned, syntax),
+        data=write_file(cleaned, syntax),
         path=path,
-        pixel_digest=digest,
+        pixels=b"" if pixels is None else pixels.value,
         patient_id=decoded(dataset, PATIENT_ID),
         pseudonym=str(cleaned.PatientID),
         uids=context.uids or {},
@@ -117,14 +117,14 @@ def _clean_file(
 
 def _is_cut(element: Any) -> bool:
     """Tell whether a value is shorter than its length says: the file is cut off."""
-    length = getattr(element, "length", UNDEFINED)
-    value = element.value
-    return (
-        isinstance(element, RawDataElement)
-        and length != UNDEFINED
-        and isinstance(value, bytes)
-        and len(value) < length
-    )
+    if not isinstance(element, RawDataElement) or element.length == UNDEFINED:
+        return False
+    return isinstance(element.value, bytes) and len(element.value) < element.length
+
+
+def _is_before_pixels(element: Any) -> bool:
+    """Tell what stands in front of the pixels; what follows them is dropped anyway."""
+    return bool(element.tag.group != PIXEL_GROUP)
 
 
 def _path(cleaned: Dataset) -> str:
@@ -134,16 +134,3 @@ def _path(cleaned: Dataset) -> str:
         raise InputError("missing-uid")
     study, series, instance = uids
     return f"{cleaned.PatientID}/{study}/{series}/{instance}.dcm"
-
-
-def _written(cleaned: Dataset, syntax: UID) -> bytes:
-    cleaned.file_meta = FileMetaDataset()
-    cleaned.file_meta.MediaStorageSOPClassUID = cleaned.SOPClassUID
-    cleaned.file_meta.MediaStorageSOPInstanceUID = cleaned.SOPInstanceUID
-    cleaned.file_meta.TransferSyntaxUID = syntax
-    cleaned.file_meta.ImplementationClassUID = IMPLEMENTATION_UID
-    cleaned.file_meta.ImplementationVersionName = IMPLEMENTATION_NAME
-    cleaned.preamble = bytes(128)
-    buffer = io.BytesIO()
-    dcmwrite(buffer, cleaned, enforce_file_format=True)
-    return buffer.getvalue()

@@ -1,5 +1,7 @@
 """Lookup tables of pixel values: kept whole where their descriptor fits, else gone."""
 
+import struct
+from functools import lru_cache
 from typing import Any
 
 from pydicom import DataElement, Dataset
@@ -11,11 +13,11 @@ from dicomdask.deid.values import read_values
 def clean_table(dataset: Dataset, tag: BaseTag, keyword: str) -> DataElement | None:
     """Return a lookup table, cut to the entries that its descriptor names.
 
-    PS3.3 sections C.7.6.3.1.5, C.11.1.1.1 and C.11.2.1.1. Segmented tables go.
+    PS3.3 sections C.7.6.3.1.5, C.11.1.1.1 and C.11.2.1.1; a segmented one has to be
+    made of its segments (C.7.9.2).
     """
-    if keyword.startswith("Segmented"):
-        return None
-    descriptor = dataset.get_item(keyword.replace("Data", "Descriptor"))
+    plain = keyword.removeprefix("Segmented")
+    descriptor = dataset.get_item(plain.replace("Data", "Descriptor"))
     if descriptor is None:
         return None
     read = read_values(descriptor, "US or SS", signed=False)
@@ -24,11 +26,29 @@ def clean_table(dataset: Dataset, tag: BaseTag, keyword: str) -> DataElement | N
     n_entries, _, bits = (int(value) & 0xFFFF for value in read[1])
     data = _little(dataset.get_item(tag))
     size = 1 if bits <= 8 and data is not None and len(data) < 2 * n_entries else 2
+    if data is None:
+        return None
     nbytes = (n_entries or 1 << 16) * size
-    if data is None or len(data) < nbytes:
+    if keyword != plain:
+        nbytes = _segmented_bytes(data, n_entries or 1 << 16)
+    if not 0 < nbytes <= len(data):
         return None
     cut = data[:nbytes] + b"\0" * (nbytes % 2)
     return DataElement(tag, "OW", cut, already_converted=True)
+
+
+@lru_cache(maxsize=16)  # a series has one
+def _segmented_bytes(data: bytes, n_entries: int) -> int:
+    """Return how many bytes of segments make so many entries; 0 if none do."""
+    words = struct.unpack(f"<{len(data) // 2}H", data[: len(data) // 2 * 2])
+    at, made, end = 0, 0, len(words) - 1
+    while made < n_entries and at < end:
+        kind, length = words[at], words[at + 1]
+        if kind > 1 or length == 0:  # indirect segments are not followed
+            return 0
+        at += 2 + (length if kind == 0 else 1)
+        made += length
+    return at * 2 if made == n_entries else 0
 
 
 def _little(element: Any) -> bytes | None:

@@ -65,7 +65,7 @@ def _bytes_of(dataset: Dataset, tag: Any) -> bytes:
 
 
 def _element(tag: Any, vr: str, data: bytes) -> DataElement:
-    padded = data + b"\0" * (len(data) % 2)
+    padded = data + b"\0" if len(data) % 2 else data
     return DataElement(tag, vr, padded, already_converted=True)
 
 
@@ -118,7 +118,7 @@ def _clean_native(dataset: Dataset, data: bytes, syntax: UID) -> DataElement:
     cut = _native(data, n_values * size, size, swap=is_big)
     values = np.frombuffer(cut, f"<u{size}")
     cleared = _clear_bits(dataset, values, allocated)
-    if not np.array_equal(cleared, values):
+    if cleared is not values and not np.array_equal(cleared, values):
         cut = cleared.tobytes()
     return _element(PIXEL_DATA, "OB" if size == 1 else "OW", cut)
 

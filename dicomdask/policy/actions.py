@@ -84,7 +84,7 @@ class Policy:
         return {tag: one.action for tag, one in self.decisions.items()}
 
     @property
-    def private(self) -> Mapping[Private, tuple[Decision, str]]:
+    def private(self) -> Mapping[Private, tuple[Decision, str, int]]:
         """Return the decision on private elements that may stay, with their VR."""
         return private_decisions(self.options, self.rules)
 

@@ -21,6 +21,7 @@ FILES: Final = (
 )
 """What decides what a policy does."""
 
+MANY: Final = 65536
 SAFE_PRIVATE_EDITION: Final = "PS3.15 table E.3.10-1"
 
 
@@ -45,12 +46,16 @@ class Retained:
 
 @dataclass(frozen=True, slots=True)
 class PrivateRow:
-    """A private element that is thought to be safe; `element` has two hex digits."""
+    """A private element that is thought to be safe; `element` has two hex digits.
+
+    `max_values` is the last number of its multiplicity.
+    """
 
     group: int
     element: int
     creator: str
     vr: str
+    max_values: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +124,17 @@ def retained() -> tuple[Retained, ...]:
 def safe_private() -> tuple[PrivateRow, ...]:
     """Return table E.3.10-1."""
     return tuple(
-        PrivateRow(int(r["group"], 16), int(r["element"], 16), r["creator"], r["vr"])
-        for r in _csv("safe_private.csv")
+        PrivateRow(
+            *(int(row[name], 16) for name in ("group", "element")),
+            *(row["creator"], row["vr"], _last(row["vm"])),
+        )
+        for row in _csv("safe_private.csv")
     )
+
+
+def _last(multiplicity: str) -> int:
+    number = multiplicity.split("-")[-1]
+    return int(number) if number.isdigit() else MANY
 
 
 @cache

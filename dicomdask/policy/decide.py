@@ -10,6 +10,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 
 from dicomdask.errors import PolicyError
 from dicomdask.policy.data import (
+    MANY,
     SAFE_PRIVATE_EDITION,
     TableRow,
     retained,
@@ -103,17 +104,21 @@ def decisions(
 @cache
 def private_decisions(
     options: tuple[str, ...], rules: tuple[FileRule, ...] = ()
-) -> Mapping[Private, tuple[Decision, str]]:
+) -> Mapping[Private, tuple[Decision, str, int]]:
     """Return the decision on private elements that may stay, with their VR."""
-    found: dict[Private, tuple[Decision, str]] = {}
+    found: dict[Private, tuple[Decision, str, int]] = {}
     for row in safe_private() if SAFE_PRIVATE in options else ():
         if row.vr not in {*BINARY_VRS, "SQ"}:  # nobody can tell what is in there
             decision = Decision("K", f"{SAFE_PRIVATE_EDITION}: {row.creator}")
-            found[row.creator, row.group, row.element] = (decision, row.vr)
+            found[row.creator, row.group, row.element] = (
+                decision,
+                row.vr,
+                row.max_values,
+            )
     for rule in rules:
         if rule.private is not None:
             made = Decision(rule.action, rule.told, is_proved=False)
-            found[rule.private] = (made, "")
+            found[rule.private] = (made, "", MANY)
     return MappingProxyType(found)
 
 

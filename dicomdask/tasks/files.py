@@ -44,7 +44,7 @@ class FileRow:
     """What became of one state of one file (identified: holds its URL).
 
     `path` is where its de-identified file lies below the destination; empty where
-    there is none. `digest` is that of the file, `pixel_digest` that of its pixels.
+    there is none, and `pixel_digest` what its pixels are known by.
     """
 
     url: str
@@ -53,7 +53,6 @@ class FileRow:
     etag: str
     source_key: str
     path: str
-    digest: str
     pixel_digest: str
     outcome: str
     stage: str
@@ -163,8 +162,7 @@ def clean_one(
     row = replace(
         _row_of(file, "stored", CODES["stored"], target),
         path=cleaned.path,
-        digest=hashlib.blake2b(cleaned.data, digest_size=16).hexdigest(),
-        pixel_digest=cleaned.pixel_digest,
+        pixel_digest=hashlib.blake2b(cleaned.pixels, digest_size=16).hexdigest(),
     )
     pairs = {Mapped("uid", old, new) for old, new in cleaned.uids.items() if old}
     if target.crosswalk:
@@ -212,7 +210,6 @@ def _row_of(file: SourceFile, code: str, reason: str, target: Target) -> FileRow
         *(file.url, file.size, file.token, file.etag),
         source_key=plan.source_key(file.url, target.key),
         path="",
-        digest="",
         pixel_digest="",
         outcome=kind,
         stage="encode",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from tests.benchmarks import (
     bench_convert,
+    bench_deid,
     bench_index,
     bench_layout,
     bench_loader,
@@ -23,6 +24,7 @@ from tests.benchmarks.inputs import SCALES
 BENCHMARKS: dict[str, Callable[[str], Report]] = {
     "index": bench_index.run,
     "convert": bench_convert.run,
+    "deidentify": bench_deid.run,
     "slices": bench_slices.run,
     "patches": bench_patches.run,
     "loader": bench_loader.run,

@@ -45,6 +45,10 @@ GOALS = {
     "store: requests a header": Goal(1, at_most=True),
     "open: seconds": Goal(2, at_most=True),
     "open: peak MB": Goal(500, at_most=True),
+    **{
+        f"deidentify / floor, {kind}": Goal(2, at_most=True)
+        for kind in ("CT", "MR", "SR", "US")
+    },
     "convert / unavoidable": Goal(0.80),
     "convert: finished again": Goal(0.02, at_most=True),
 }

@@ -27,6 +27,8 @@ def benchmark(request: pytest.FixtureRequest) -> tuple[str, Report]:
 def test_contenders_return_the_same(benchmark):
     _, report = benchmark
     for contest in report.contests:
+        if contest.title.startswith("deidentify"):  # tools differ, and should
+            continue
         assert len(contest.outputs) >= 2
         assert all(len(output) for output in contest.outputs.values())
         assert contest.differing() == []
