@@ -285,9 +285,13 @@ def private_rules(policy: Policy) -> Mapping[Private, Rule]:
     """Return the rule of each private element that a policy does not remove."""
     return {
         name: Rule(
-            f"{name[0]}:{name[2] or 0:02X}", vr, one.action, _keep_private(vr, one)
+            f"{name[0]}:{name[2] or 0:02X}",
+            vr,
+            one.action,
+            _keep_private(vr, one),
+            max_values=most,
         )
-        for name, (one, vr) in policy.private.items()
+        for name, (one, vr, most) in policy.private.items()
         if one.action == "K"
     }
 

@@ -125,8 +125,11 @@ def safe_private() -> tuple[PrivateRow, ...]:
     """Return table E.3.10-1."""
     return tuple(
         PrivateRow(
-            *(int(row[name], 16) for name in ("group", "element")),
-            *(row["creator"], row["vr"], _last(row["vm"])),
+            group=int(row["group"], 16),
+            element=int(row["element"], 16),
+            creator=row["creator"],
+            vr=row["vr"],
+            max_values=_last(row["vm"]),
         )
         for row in _csv("safe_private.csv")
     )
