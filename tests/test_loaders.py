@@ -220,6 +220,18 @@ def test_columns_of_the_volumes_are_labels_as_well(ds, stacks):
     assert dataset[0]["labels"] == {"outcome": 0, "Modality": "CT"}
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels.parquet"])
+def test_labels_come_from_files(ds, stacks, tmp_path, name):
+    labels, path = patient_labels(stacks), tmp_path / name
+    write = labels.to_csv if name.endswith("csv") else labels.to_parquet
+    write(path, index=False)
+    batch = next(iter(Loader(SliceDataset(ds, volumes=stacks, labels=str(path)), 222)))
+    assert batch["labels"]["outcome"].sum() == 5 * DEPTH
+    assert set(batch["labels"]["note"]) == set("abcdef")
+    with pytest.raises(OptionError, match="there is no table at"):
+        SliceDataset(ds, labels=str(tmp_path / "other.csv"))
+
+
 def test_labels_that_cannot_be_joined(ds, stacks):
     labels = patient_labels(stacks)
 

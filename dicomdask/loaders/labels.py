@@ -53,6 +53,16 @@ def join_labels(volumes: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     return joined[names]
 
 
+def with_numbers(labels: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of text whose labels are numbers where all of them are."""
+    found = labels.copy()
+    for name in found.columns.difference(list(KEYS)):
+        numbers = pd.to_numeric(found[name], errors="coerce")
+        if (numbers.notna() == found[name].notna()).all():
+            found[name] = numbers
+    return found
+
+
 def _check_complete(joined: pd.DataFrame, keys: Sequence[str]) -> None:
     for name in joined:
         n = int(joined[name].isna().sum())

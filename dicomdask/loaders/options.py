@@ -63,8 +63,8 @@ class Options(TypedDict, total=False):
         Rows of volumes that may share no patient, study or frame of reference with
         these, such as ``[train.volumes]``.
     labels
-        One row a patient, study, series or volume (see `join_labels`); or the names of
-        columns of `volumes`.
+        One row a patient, study, series or volume (see `join_labels`), or the path of a
+        CSV or Parquet file of them; or a list of columns of `volumes`.
     channels
         Instead of `volumes`: rows or ids for each channel, one volume of each study, of
         one shape and affine.
@@ -93,7 +93,7 @@ class Options(TypedDict, total=False):
 
     volumes: Volumes | None
     apart_from: Sequence[pd.DataFrame]
-    labels: pd.DataFrame | Sequence[str] | None
+    labels: pd.DataFrame | str | Sequence[str] | None
     channels: Sequence[Volumes] | None
     balance: str | None
     weights: str | None

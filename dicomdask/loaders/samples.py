@@ -97,7 +97,7 @@ class Samples:
         *,
         volumes: Volumes | None = None,
         apart_from: Sequence[pd.DataFrame] = (),
-        labels: pd.DataFrame | Sequence[str] | None = None,
+        labels: pd.DataFrame | str | Sequence[str] | None = None,
         channels: Sequence[Volumes] | None = None,
         balance: str | None = None,
         weights: str | None = None,

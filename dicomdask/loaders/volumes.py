@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dicomdask import splits
 from dicomdask.dataset import Dataset
 from dicomdask.errors import BatchError, OptionError
-from dicomdask.loaders.labels import class_weights, join_labels
+from dicomdask.loaders.labels import class_weights, join_labels, with_numbers
 from dicomdask.loaders.options import Volumes
 from dicomdask.loaders.order import Floats, Integers
 from dicomdask.loaders.samplers import Grid, Sampler
@@ -39,9 +40,11 @@ def rows_of(dataset: Dataset, chosen: Volumes | None) -> pd.DataFrame:
 
 
 def labels_of(
-    volumes: pd.DataFrame, labels: pd.DataFrame | Sequence[str] | None
+    volumes: pd.DataFrame, labels: pd.DataFrame | str | Sequence[str] | None
 ) -> pd.DataFrame:
     """Return the labels of each volume: of a table that is joined, or of columns."""
+    if isinstance(labels, str):
+        labels = with_numbers(splits.read_table(labels))
     if isinstance(labels, pd.DataFrame):
         return join_labels(volumes, labels)
     return volumes[list(labels or ())]

@@ -5,7 +5,7 @@ hold, `files` is how it is kept.
 """
 
 from dicomdask.splits.assign import DEFAULT_FRACTIONS, check_fractions
-from dicomdask.splits.files import read_labels, read_split_table
+from dicomdask.splits.files import read_labels, read_split_table, read_table
 from dicomdask.splits.make import HELD_OUT, Options, make_split
 from dicomdask.splits.split import Split, bind, check_disjoint
 
@@ -20,4 +20,5 @@ __all__ = [
     "make_split",
     "read_labels",
     "read_split_table",
+    "read_table",
 ]

@@ -70,6 +70,22 @@ def read_labels(path: str, *, on: str, columns: Collection[str]) -> pd.DataFrame
         raise OptionError(f"there is no table of labels at {path}") from None
 
 
+def read_table(path: str) -> pd.DataFrame:
+    """Return a table of people's own; CSV as text, and empty cells as None.
+
+    Raises
+    ------
+    OptionError
+        If there is no such file, or its name ends in neither .csv nor .parquet.
+    TableError
+        If it is damaged.
+    """
+    try:
+        return _read(path, ())
+    except FileNotFoundError:
+        raise OptionError(f"there is no table at {path}") from None
+
+
 def _ending(path: str) -> str:
     ending = path.rsplit(".", 1)[-1].lower()
     if ending not in ("csv", "parquet"):
