@@ -33,6 +33,9 @@ TOLD_TWICE: Final = (
 """What stands in a volume's group as well as in its row."""
 
 
+SPATIAL: Final = ("z", "y", "x")
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What was checked, and what was wrong with it: one sentence each."""
@@ -153,8 +156,10 @@ def _check_group(store: str, row: Row) -> Iterator[str]:
         [transformation] = dataset["coordinateTransformations"]
         same = all(told["dicomdask"][name] == row[name] for name in TOLD_TWICE)
         spacing = row["spacing_mm"] or []
-        scale = transformation["scale"][-len(spacing) :] if spacing else []
         axes = [axis["name"] for axis in multiscale["axes"]]
+        pairs = zip(axes, transformation["scale"], strict=True)
+        steps = [step for axis, step in pairs if axis in SPATIAL]
+        scale = steps[-len(spacing) :] if spacing else []
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         yield f"{path} is missing or damaged"
         return

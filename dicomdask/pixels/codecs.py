@@ -8,6 +8,7 @@ pydicom's.
 
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 import imagecodecs
@@ -62,6 +63,7 @@ UNFIT: Final = (
 """What decoders raise about a stream that they cannot decode."""
 
 
+@lru_cache(maxsize=128)
 def find_decoder(uid: str) -> Decoder | None:
     """Return pydicom's decoder of a transfer syntax, if it can be used here."""
     known = UID(uid, validation_mode=pydicom.config.IGNORE)

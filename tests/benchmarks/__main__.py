@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from tests.benchmarks import (
     bench_convert,
+    bench_decode,
     bench_deid,
     bench_index,
     bench_layout,
@@ -23,6 +24,7 @@ from tests.benchmarks.inputs import SCALES
 
 BENCHMARKS: dict[str, Callable[[str], Report]] = {
     "index": bench_index.run,
+    "decode": bench_decode.run,
     "convert": bench_convert.run,
     "deidentify": bench_deid.run,
     "slices": bench_slices.run,

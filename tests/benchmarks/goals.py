@@ -26,6 +26,12 @@ class Goal:
 
 GOALS = {
     "index / pydicom full": Goal(10, 15),
+    "decode raw / decoder": Goal(0.9),
+    "decode RLE / decoder": Goal(0.9),
+    "decode JPEG-LS / decoder": Goal(0.9),
+    "decode JPEG lossless / decoder": Goal(0.9),
+    "decode J2K / decoder": Goal(0.9),
+    "decode HTJ2K / decoder": Goal(0.9),
     "slices none / memmap": Goal(0.55, 0.75),
     "slices lz4 / zarr-python": Goal(10, 13),
     "slices lz4 / tensorstore": Goal(1.8, 2.2),
