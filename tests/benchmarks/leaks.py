@@ -7,6 +7,7 @@ an object leaves nothing of it.
 import io
 import logging
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +17,8 @@ from tests.benchmarks.contest import align
 from tests.benchmarks.peers import Tool, tools
 from tests.planted import plant_kinds
 from tests.test_leaks import Markers
+
+BULK = {"SQ", "OW", "OB"}
 
 
 def count(work: Tool, data: bytes, markers: Markers, folder: Path) -> int | None:
@@ -32,9 +35,13 @@ def count(work: Tool, data: bytes, markers: Markers, folder: Path) -> int | None
 
 
 def _decoded(data: bytes) -> bytes:
-    ds = pydicom.dcmread(io.BytesIO(data), force=True)
-    values = (e.value for e in ds.iterall() if e.VR not in {"SQ", "OW", "OB"})
-    return "\n".join(map(str, values)).encode("utf-8", "replace")
+    """Return all values as text; those that cannot be read are searched as bytes."""
+    found: list[str] = []
+    with suppress(Exception):  # what is planted behind the pixels is no element
+        ds = pydicom.dcmread(io.BytesIO(data), force=True)
+        for element in ds.iterall():
+            found += [str(element.value)] if element.VR not in BULK else []
+    return "\n".join(found).encode("utf-8", "replace")
 
 
 def main() -> None:

@@ -1,0 +1,66 @@
+"""The page on de-identification: its commands run, its tables equal the code."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from dicomdask.policy import OPTION_CODES, POLICIES, describe, load_policy
+from dicomdask.show import ACTIONS
+
+PAGE = Path(__file__).parent.parent / "examples/deidentify.md"
+TEXT = PAGE.read_text()
+
+
+def rows(name: str, pattern: str) -> list[tuple[str, ...]]:
+    table = TEXT.split(f"<!-- {name}", 1)[1].split(f"<!-- /{name}", 1)[0]
+    return re.findall(pattern, table, re.MULTILINE)
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
+    commands = re.findall(r"^ {4}\$ (.*)$", TEXT, re.MULTILINE)
+    assert len(commands) == 12
+    script = "\n".join(["set -e", *commands])
+    for name in ("convert", "deidentify"):
+        script = script.replace(f"dicomdask {name}", f"dicomdask {name} {SYNCHRONOUS}")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    kept = {key: value for key, value in os.environ.items() if key[:9] != "DICOMDASK"}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=kept | {"PATH": path, "PYTHONPATH": str(PAGE.parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "7 stored" in done.stdout
+    assert re.search(
+        r"^StudyDescription +C +policy file, line 4: tells", done.stdout, re.M
+    )
+    assert "id_old,id_new" in done.stdout
+    assert "CompressedSamples" not in done.stdout  # the patient of CT_small.dcm
+
+
+SYNCHRONOUS = "--scheduler synchronous"
+
+
+def test_the_table_of_options_equals_the_code() -> None:
+    found = rows("options", r"^\| `([a-z-]+)` \| (\d+) \|")
+    assert dict(found) == {name: code for name, (code, _) in OPTION_CODES.items()}
+
+
+def test_the_table_of_actions_equals_the_code() -> None:
+    assert dict(rows("actions", r"^\| `(.)` \| (.*) \|$")) == ACTIONS
+    told = {action for _, action, _ in describe(load_policy("research"))}
+    assert told == set(ACTIONS)
+
+
+def test_the_policies_and_their_size_are_those_of_the_code() -> None:
+    assert all(f"| `{name}`" in TEXT for name in POLICIES)
+    [number] = re.findall(r"whole policy, ([\d,]+) attributes", TEXT)
+    assert (
+        abs(int(number.replace(",", "")) - len(describe(load_policy("research")))) < 60
+    )
