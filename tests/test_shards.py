@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numcodecs import blosc
 
@@ -29,8 +29,10 @@ from dicomdask.shards import (
     encode_shard,
     index,
     parse_metadata,
+    rows,
     shard_key,
 )
+from dicomdask.shards import codec as codecs
 
 DTYPES = ("bool", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 SHARD = "a/c/0/0/0"
@@ -410,6 +412,52 @@ def test_few_rows_of_an_uncompressed_chunk_are_read_alone():
         np.testing.assert_array_equal(reader.read("a", meta, box), VOLUME[box])
         ranges = [(start, stop) for _, start, stop in store.log if stop is not None]
         assert sum(stop - start for start, stop in ranges) == nbytes, box
+
+
+BLOCKS = st.tuples(
+    st.sampled_from([(16, 128, 128), (5, 100, 300), (33, 64, 64), (7, 33, 31)]),
+    st.sampled_from(["lz4", "zstd"]),
+    st.sampled_from(["uint8", "int16", "float32"]),
+    st.booleans(),
+)
+
+
+@given(BLOCKS, st.integers(0, 99), st.integers(1, 99))
+@example(((33, 64, 64), "lz4", "uint8", False), 32, 1)  # all in a short last block
+@settings(max_examples=60, deadline=None)
+def test_rows_of_a_frame_are_those_of_the_whole(case, first, n_rows):
+    shape, codec, dtype, is_noise = case
+    array = random_array(shape, dtype)
+    if not is_noise:  # else some frames hold their content as it is
+        array = (np.arange(array.size).reshape(shape) // 50 % 99).astype(dtype)
+    text = array_metadata(shape, dtype, ("z", "y", "x"), Layout(shape, shape, codec))
+    meta = parse_metadata(text)
+    shard = np.frombuffer(encode_shard(array, shape, shape, codec), np.uint8)
+    payload = shard[: -(16 + 4) - 4]
+    first %= shape[0]
+    end = min(shape[0], first + n_rows)
+    found = rows.decode_rows(payload, meta, first, end)
+    if found is not None:
+        np.testing.assert_array_equal(found, array[first:end], strict=True)
+    inside = (slice(first, end), slice(3, 20), slice(5, 30))
+    target = np.zeros(array[inside].shape, dtype)
+    codecs.place(payload, meta, [(target, inside)])
+    np.testing.assert_array_equal(target, array[inside])
+
+
+def test_few_rows_are_decoded_alone_unless_blocks_are_out_of_order():
+    shape = (16, 128, 128)
+    array = (np.arange(1 << 18).reshape(shape) // 50 % 99).astype("i2")
+    text = array_metadata(shape, "int16", ("z", "y", "x"), Layout(shape, shape, "zstd"))
+    meta = parse_metadata(text)
+    shard = encode_shard(array, shape, shape, "zstd")
+    payload = np.frombuffer(shard, np.uint8)[: -(16 + 4) - 4].copy()
+    found = rows.decode_rows(payload, meta, 9, 10)
+    np.testing.assert_array_equal(found, array[9:10])
+    assert rows.decode_rows(payload, meta, 1, 16) is None  # nearly all
+    starts = payload[16 : 16 + 4 * 16].view("<u4")
+    starts[:2] = starts[1::-1]
+    assert rows.decode_rows(payload, meta, 9, 10) is None
 
 
 def test_bytes_are_the_same_on_repeat_and_in_threads():

@@ -14,13 +14,11 @@ from dicomdask.shards.metadata import (
     REPAIR,
     Array,
     ArrayMeta,
-    Box,
     Shape,
     check_fit,
     shard_error,
 )
-
-Places = list[tuple[Array, Box]]  # targets of a chunk, and what of it goes there
+from dicomdask.shards.rows import Places, copy_rows, decode_rows, rows_of
 
 ABSENT: Final = 2**64 - 1  # in an index, twice: this chunk is not there
 ENTRY_BYTES, CRC_BYTES = 16, 4
@@ -151,8 +149,14 @@ def place(payload: Array, meta: ArrayMeta, places: Places) -> None:
     target = whole_target(places, meta) if meta.compressed else None
     if target is not None:
         blosc.decompress(payload, target)
-    else:
-        copy_into(places, decode(payload, meta))
+        return
+    if meta.compressed:
+        first, end = rows_of(places)
+        rows = decode_rows(payload, meta, first, end)
+        if rows is not None:
+            copy_rows(places, rows, first)
+            return
+    copy_into(places, decode(payload, meta))
 
 
 def copy_into(places: Places, chunk: Array) -> None:

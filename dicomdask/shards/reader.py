@@ -9,7 +9,6 @@ import numpy as np
 from dicomdask.shards.boxes import only_piece
 from dicomdask.shards.codec import (
     CRC_BYTES,
-    Places,
     check_chunk,
     check_sum,
     copy_into,
@@ -34,6 +33,7 @@ from dicomdask.shards.metadata import (
     shard_key,
 )
 from dicomdask.shards.recent import Recent
+from dicomdask.shards.rows import Places, copy_rows, rows_of
 from dicomdask.shards.scratch import Scratch
 from dicomdask.shards.seams import Kept, Source
 from dicomdask.shards.threads import pays, run_in_threads
@@ -335,10 +335,9 @@ class ShardReader:
     ) -> bool:
         """Read no more than is wanted of an uncompressed chunk that was checked before.
 
-        Rows are the steps along the first axis. Return whether there were few enough.
+        Return whether there were few enough.
         """
-        first = min([inside[0].start for _, inside in places])
-        end = max([inside[0].stop for _, inside in places])
+        first, end = rows_of(places)
         if not index.checked[number] or 2 * (end - first) > meta.chunks[0]:
             return False
         row = meta.nbytes // meta.chunks[0]
@@ -347,9 +346,7 @@ class ShardReader:
             data = buffer[: (end - first) * row]
             self._fill(index.shard, start + first * row, data)
             rows = data.view(meta.dtype).reshape(end - first, *meta.chunks[1:])
-            for target, (along, *others) in places:
-                some = slice(along.start - first, along.stop - first)
-                target[...] = rows[(some, *others)]
+            copy_rows(places, rows, first)
         finally:
             self._scratch.give(buffer)
         return True

@@ -7,7 +7,6 @@ import numpy as np
 
 from dicomdask.errors import ShardError
 from dicomdask.shards.boxes import split
-from dicomdask.shards.codec import Places
 from dicomdask.shards.index import Index, Located
 from dicomdask.shards.metadata import (
     REPAIR,
@@ -17,6 +16,7 @@ from dicomdask.shards.metadata import (
     Shape,
     shard_error,
 )
+from dicomdask.shards.rows import Places
 from dicomdask.shards.seams import Buffer
 
 Key = tuple[str, Shape]  # an array's path and the corner of a shard
