@@ -1,7 +1,8 @@
 """How many planted markers each tool leaves: `python -m tests.benchmarks.leaks`.
 
 Every byte of a tool's output is searched, and every decoded value. A tool that refuses
-an object leaves nothing of it.
+an object leaves nothing of it. The bytes behind the pixels are left out: most tools
+refuse such files.
 """
 
 import io
@@ -44,6 +45,11 @@ def _decoded(data: bytes) -> bytes:
     return "\n".join(found).encode("utf-8", "replace")
 
 
+def _without_tail(data: bytes) -> bytes:
+    """Return a file without the three markers behind its pixels."""
+    return data[:-24] if data[-8:] == data[-16:-8] == data[-24:-16] else data
+
+
 def main() -> None:
     """Print one table: a line a kind of object, a column a tool."""
     logging.disable(logging.CRITICAL)
@@ -53,7 +59,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         for kind in plant_kinds(Markers()):
             markers = Markers()
-            data = plant_kinds(markers)[kind]
+            data = _without_tail(plant_kinds(markers)[kind])
             planted = len(markers.find(data + b"\n" + _decoded(data)))
             counts = [
                 count(work, data, markers, Path(folder)) for work in found.values()
