@@ -26,22 +26,37 @@ from dicomdask.cli.output import (
     reports_errors,
 )
 from dicomdask.pseudonym import resolve_key
-from dicomdask.show.reading import bench_document, bench_text
+from dicomdask.show.reading import (
+    bench_document,
+    bench_text,
+    fingerprint_document,
+    fingerprint_text,
+)
 from dicomdask.verify import verify as run_verify
 from dicomdask.work import Work
 
 
 @click.command()
 @store_argument
+@click.option(
+    "--fingerprint",
+    is_flag=True,
+    help="Spacings, shapes and intensities of each modality too.",
+)
 @json_option
 @common_options
 @reports_errors
-def info(store: str, *, as_json: bool) -> int:
+def info(store: str, *, fingerprint: bool, as_json: bool) -> int:
     """Show what is in a dataset: sizes, modalities, outcomes by code."""
     dataset = dicomdask.open_dataset(store)
     found = dataset.commit
     document = show.info_document(found, dataset.store)
-    print_document(document, show.info_text(found, dataset.store), as_json=as_json)
+    text = show.info_text(found, dataset.store)
+    if fingerprint:
+        told = fingerprint_document(dataset.fingerprint())
+        document |= {"fingerprint": told}
+        text += "\n\n" + fingerprint_text(told)
+    print_document(document, text, as_json=as_json)
     return EXIT_DONE
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from dicomdask import commits, splits, tables
 from dicomdask.commits import Commit
+from dicomdask.dataset import fingerprint
 from dicomdask.errors import SplitError
 from dicomdask.splits import Split
 
@@ -96,6 +97,14 @@ class Tables:
         [found] = commits.sweep(self.store, "frames", parts, ranges)
         mine = tables.pick_rows(found, "volume_id", [volume_id])
         return tables.to_frame(tables.sort("frames", mine))
+
+    def fingerprint(self) -> pd.DataFrame:
+        """Return spacings, shapes and intensities, one row a modality and units.
+
+        It is worked out of the statistics of the volumes of this commit, so new volumes
+        count at once and no voxel is read; see `dataset.fingerprint`.
+        """
+        return fingerprint.fingerprint(self.volumes[list(fingerprint.COLUMNS)])
 
     def split(
         self,

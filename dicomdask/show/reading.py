@@ -1,7 +1,11 @@
 """What people read of the read side: splits, and how fast a dataset is read. Pure."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import isnan
 from typing import Any, Final
+
+import pandas as pd
 
 from dicomdask.bench import Bench, Pace
 from dicomdask.show import columns, size
@@ -88,3 +92,42 @@ def _pace_cells(found: Bench, pace: Pace) -> tuple[str, ...]:
         "" if is_bare else f"{pace.decode_share:.0%}",
         "" if share is None else f"{share:.0%}",
     )
+
+
+FINGERPRINT_COLUMNS: Final = (
+    *("modality", "units", "volumes", "spacing", "shape", "mean", "std"),
+    *("0.5 %", "50 %", "99.5 %"),
+)
+_INTENSITIES: Final = (
+    *("mean", "std", "percentile_0.5", "percentile_50", "percentile_99.5"),
+)
+
+
+def fingerprint_document(found: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the fingerprint as `info --fingerprint --json` prints it."""
+    return [
+        {
+            str(name): None if isinstance(value, float) and isnan(value) else value
+            for name, value in row.items()
+        }
+        for row in found.to_dict("records")
+    ]
+
+
+def fingerprint_text(told: Sequence[Mapping[str, Any]]) -> str:
+    """Return one line a modality: median spacing and shape, intensities."""
+    rows = []
+    for one in told:
+        spacing = " x ".join(f"{step:g}" for step in one["spacing_mm"] or ())
+        numbers = [one[name] for name in _INTENSITIES]
+        rows.append(
+            (
+                str(one["Modality"] or "unknown"),
+                str(one["units"]),
+                str(one["n_volumes"]),
+                f"{spacing} mm" if spacing else "unknown",
+                " x ".join(f"{extent:g}" for extent in one["shape"]),
+                *("" if number is None else f"{number:.4g}" for number in numbers),
+            )
+        )
+    return "\n".join(columns([FINGERPRINT_COLUMNS, *rows]))
