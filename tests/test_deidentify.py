@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import distributed
@@ -338,3 +340,19 @@ def test_the_command(series, tmp_path):
     assert again.exit_code == 8
     assert json.loads(again.stdout)["codes"]["burned-in-risk"] == 1
     assert oct(os.stat(f"{dest}.work").st_mode)[-3:] == "700"
+
+
+def test_another_process_and_another_day_give_the_same_bytes(
+    series, tmp_path, key_file
+):
+    for seed in ("1", "2"):
+        code = "from dicomdask.cli import main; main()"
+        words = ["deidentify", str(series), str(tmp_path / seed)]
+        words += ["--key-file", str(key_file), "--scheduler", "synchronous"]
+        subprocess.run(
+            [sys.executable, "-c", code, *words],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        )
+    assert digests(tmp_path / "1") == digests(tmp_path / "2")

@@ -176,6 +176,7 @@ def _finish(session: Session, *, crosswalk: bool) -> Deidentified:
     left = [batch for batch in batches if not files.is_done(target, batch)]
     done = []
     if left:
+        session.check_writers(target.url)
         bag = pipeline.files_bag(
             left, work_url=work.url, crosswalk=crosswalk, memory=session.task_memory
         )

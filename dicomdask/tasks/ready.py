@@ -15,6 +15,8 @@ from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.barrier import guard, quiet
 from dicomdask.work import Work
 
+MARKS: Final = (("zarr.json",), ("_dicomdask", "record.json"))
+"""What a store, or a destination of files, has before a worker writes to it."""
 ABILITIES: Final[dict[str, str]] = {
     "version": f"take part: install dicomdask {__version__} for them, as it is here; "
     "if they have it, their logs say more",
@@ -88,7 +90,9 @@ def _open_source(work: Work, part: str, number: int) -> None:
 
 
 def _use_store(store: str) -> None:
-    storage.read(storage.join(store, "zarr.json"))  # another place has none
+    marks = (storage.join(store, *names) for names in MARKS)
+    if not any(map(storage.exists, marks)):
+        raise FileNotFoundError  # another place of the same name
     storage.require_writable(store)
 
 
