@@ -287,7 +287,7 @@ def bare(ds: Dataset, syntax: str) -> bytes:
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES[:3])
-def test_file_without_preamble_and_meta_is_read(syntax: str) -> None:
+def test_line_26_a_file_without_preamble_and_meta_is_read(syntax: str) -> None:
     data = bare(make_instance(transfer_syntax=syntax), syntax)
     assert data[128:132] != b"DICM"
     instance = read(data)
@@ -296,12 +296,24 @@ def test_file_without_preamble_and_meta_is_read(syntax: str) -> None:
     assert read_dataset(data).file_meta.TransferSyntaxUID == syntax
 
 
+def test_line_26_file_meta_without_a_transfer_syntax() -> None:
+    ds = make_instance()
+    data = to_bytes(ds)
+    place = data.index(b"\x02\0\x10\0UI")
+    length = 8 + int.from_bytes(data[place + 6 : place + 8], "little")
+    bare_meta = data[:place] + data[place + length :]
+    assert read(bare_meta).transfer_syntax_uid == ExplicitVRLittleEndian
+    dataset = read_dataset(bare_meta)
+    assert dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert dataset.PixelData == ds.PixelData
+
+
 def test_bare_file_that_is_cut_is_a_bad_header() -> None:
     data = bare(make_instance(), ExplicitVRLittleEndian)
     assert code_of(data[:300]) == "bad-header"
 
 
-def test_preamble_of_another_format_is_dicom() -> None:
+def test_line_26_preamble_of_another_format_is_dicom() -> None:
     data = to_bytes(make_instance())
     for magic in (b"II*\0", b"PK\3\4", b"\x1f\x8b"):
         assert read(magic + data[len(magic) :]).rows == 16
@@ -330,13 +342,13 @@ def test_preamble_of_another_format_is_dicom() -> None:
         *("short", "implicit", "explicit"),
     ],
 )
-def test_other_formats_are_not_dicom(data: bytes) -> None:
+def test_line_26_other_formats_are_not_dicom(data: bytes) -> None:
     assert code_of(data) == "not-dicom"
 
 
 @given(st.binary(min_size=1, max_size=2000))
 @settings(max_examples=300, deadline=None)
-def test_random_bytes_are_never_indexed(data: bytes) -> None:
+def test_line_26_random_bytes_are_never_indexed(data: bytes) -> None:
     assert code_of(data) in {"not-dicom", "archive"}
     assert code_of(b"\x08\0\x05\0" + data) in {"not-dicom", "archive"}
 
@@ -355,7 +367,7 @@ def test_archives_are_named(data: bytes) -> None:
     assert code_of(data) == "archive"
 
 
-def test_empty_file() -> None:
+def test_line_34_empty_file() -> None:
     assert code_of(b"") == "empty-file"
 
 
@@ -368,7 +380,7 @@ def test_missing_uid(name: str) -> None:
     assert code_of(to_bytes(ds)) == "missing-uid"
 
 
-def test_dicomdir_is_named() -> None:
+def test_line_33_a_dicomdir_is_named() -> None:
     ds = make_instance(PixelData=None, DirectoryRecordSequence=[], Rows=None)
     assert code_of(to_bytes(ds)) == "dicomdir"
     uid = "1.2.840.10008.1.3.10"
@@ -385,7 +397,7 @@ def test_dicomdir_is_named() -> None:
         "1.2.840.10008.5.1.4.1.1.11.1",  # presentation state
     ],
 )
-def test_object_without_pixels(uid: str) -> None:
+def test_line_33_object_without_pixels(uid: str) -> None:
     ds = make_instance(PixelData=None, Rows=None, SOPClassUID=uid)
     assert code_of(to_bytes(ds)) == "no-pixels"
 

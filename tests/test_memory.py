@@ -39,7 +39,7 @@ from dicomdask import (
     values,
 )
 from dicomdask.errors import OptionError
-from dicomdask.model import Settings
+from dicomdask.model import Meaning, Settings
 from dicomdask.pseudonym import Key
 from dicomdask.tasks import encode, index, planning
 from dicomdask.work import Work
@@ -321,13 +321,27 @@ def test_frames_give_back_the_headers_they_were_given():
         source = header["00080018"]["Value"][0]
         frames.add(
             rows.EncodedInstance(source, header, "1.2", None, None),
-            [rows.EncodedFrame(planned_frame, 1.0, 0.0)],
+            [rows.EncodedFrame(planned_frame, Meaning(1.0, 0.0))],
         )
     assert [one.header for one in frames.instances()] == headers
     assert [uid for _, uid in frames] == ["1", "2", "3"]
     assert frames.constant == rows.constant_header(headers)
     assert frames.first.header == headers[0]
     assert len(frames) == 3
+
+
+def test_texts_that_frames_share_are_held_and_counted_once():
+    frames = rows.Frames()
+    (planned_frame,) = volume_of(make_stack(1)).frames
+    for number in range(100):
+        text = "".join(["lut"] * (1000 + number // 50))
+        meaning = Meaning(None, None, modality_lut=text, warnings=("lossy",))
+        instance = rows.EncodedInstance(str(number), {}, "1.2", None, None)
+        frames.add(instance, [rows.EncodedFrame(planned_frame, meaning)])
+    texts = {id(frame.meaning.modality_lut) for frame, _ in frames}
+    assert len(texts) == len(frames.every("modality_lut")) == 2
+    assert frames.text_bytes < 3 * 3003
+    assert frames.warnings == ["lossy"]
 
 
 @given(

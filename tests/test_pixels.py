@@ -212,7 +212,7 @@ def test_line_19_junk_in_unused_bits_does_not_reach_values(signed: int) -> None:
 
 @pytest.mark.parametrize("syntax", PACKED)
 @pytest.mark.parametrize("dtype", ["u1", "u2", "i2"])
-def test_lossless_syntaxes(syntax: str, dtype: str) -> None:
+def test_line_25_lossless_syntaxes(syntax: str, dtype: str) -> None:
     pixels = ramp(dtype, (40, 36))
     data = to_bytes(packed(syntax, pixels))
     instance = read(data)
@@ -224,7 +224,7 @@ def test_lossless_syntaxes(syntax: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
-def test_sign_of_the_stream_follows_the_header(syntax: str) -> None:
+def test_line_19_sign_of_the_stream_follows_the_header(syntax: str) -> None:
     pixels = np.arange(1440, dtype="u2").reshape(40, 36) * 21 % 4096
     ds = make_instance(pixels=pixels, BitsStored=12, HighBit=11)
     ds.compress(syntax, generate_instance_uid=False)
@@ -238,7 +238,7 @@ def test_sign_of_the_stream_follows_the_header(syntax: str) -> None:
     )
 
 
-def test_frames_and_odd_lengths() -> None:
+def test_line_19_frames_and_odd_lengths() -> None:
     pixels = np.arange(3 * 5 * 3, dtype="u1").reshape(3, 5, 3)
     ds = make_instance(pixels=pixels)
     ds.PixelData += b"\0"
@@ -259,7 +259,7 @@ def test_bytes_behind_the_claimed_frames_are_left_alone() -> None:
     ("slope", "intercept"),
     [("2.5", "-3"), ("0", "7"), ("1e-3", "0.1"), (None, None), ("", "5"), ("2", "")],
 )
-def test_modality_parameters_equal_apply_rescale(
+def test_line_18_modality_parameters_equal_apply_rescale(
     slope: str | None, intercept: str | None
 ) -> None:
     ds = make_instance(RescaleSlope=slope, RescaleIntercept=intercept)
@@ -271,7 +271,7 @@ def test_modality_parameters_equal_apply_rescale(
         np.testing.assert_array_equal(values, apply_rescale(ramp("i2"), ds))
 
 
-def test_one_missing_parameter_is_no_rescale() -> None:
+def test_line_18_one_missing_parameter_is_no_rescale() -> None:
     assert modality_parameters(make_instance(RescaleSlope=None)) == (1.0, 0.0)
     assert modality_parameters(make_instance(RescaleIntercept=None)) == (1.0, 0.0)
 
@@ -290,27 +290,27 @@ def test_parameter_that_cannot_be_read_is_refused() -> None:
 
 @pytest.mark.parametrize("syntax", RAW)
 @pytest.mark.parametrize("n", [2, 100, 382, 384])
-def test_uncompressed_pixels_that_are_cut(syntax: str, n: int) -> None:
+def test_line_20_uncompressed_pixels_that_are_cut(syntax: str, n: int) -> None:
     ds = make_instance(pixels=ramp("i2"), transfer_syntax=syntax)
     ds.PixelData = ds.PixelData[:-n]
     assert decode_code(to_bytes(ds)) == "truncated"
 
 
 @pytest.mark.parametrize("syntax", RAW[:3])
-def test_file_that_is_cut_in_its_pixels(syntax: str) -> None:
+def test_line_20_file_that_is_cut_in_its_pixels(syntax: str) -> None:
     data = to_bytes(make_instance(pixels=ramp("i2"), transfer_syntax=syntax))
     assert decode_code(data[:-2]) == "truncated"
 
 
 @pytest.mark.parametrize("syntax", PACKED)
 @pytest.mark.parametrize("n", [8, 9, 60])
-def test_compressed_file_that_is_cut(syntax: str, n: int) -> None:
+def test_line_20_compressed_file_that_is_cut(syntax: str, n: int) -> None:
     assert decode_code(to_bytes(packed(syntax))[:-n]) == "truncated"
 
 
 @pytest.mark.parametrize("syntax", PACKED)
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
-def test_stream_that_is_cut(syntax: str, keep: float) -> None:
+def test_line_20_stream_that_is_cut(syntax: str, keep: float) -> None:
     ds = packed(syntax, np.random.default_rng(1).integers(0, 999, (64, 64), "u2"))
     (stream,) = generate_frames(ds.PixelData, number_of_frames=1)
     ds.PixelData = encapsulate([stream[: int(len(stream) * keep)]])
@@ -319,7 +319,7 @@ def test_stream_that_is_cut(syntax: str, keep: float) -> None:
 
 
 @pytest.mark.parametrize("syntax", PACKED)
-def test_frames_that_are_missing(syntax: str) -> None:
+def test_line_20_frames_that_are_missing(syntax: str) -> None:
     ds = packed(syntax)
     ds.NumberOfFrames = 2
     assert decode_code(to_bytes(ds)) in {"truncated", "bad-pixels"}
@@ -339,7 +339,7 @@ def test_garbage_is_bad_pixels(syntax: str) -> None:
     assert decode_code(to_bytes(ds)) == "bad-pixels"
 
 
-def test_jpeg_bomb_is_refused_by_its_frame_header() -> None:
+def test_line_38_jpeg_bomb_is_refused_by_its_frame_header() -> None:
     ds = packed(JPEG2000Lossless)
     (stream,) = generate_frames(ds.PixelData, number_of_frames=1)
     large = stream[:8] + struct.pack(">2I", 65535, 65535) + stream[16:]

@@ -29,7 +29,7 @@ stored_arrays = st.sampled_from(DTYPES).flatmap(
 
 
 @given(stored_arrays, decimals, decimals)
-def test_modality_values_equal_those_of_pydicom(stored, slope, intercept):
+def test_line_18_modality_values_equal_those_of_pydicom(stored, slope, intercept):
     dataset = Dataset()
     dataset.RescaleSlope, dataset.RescaleIntercept = slope, intercept
     expected = apply_rescale(stored, dataset)
@@ -47,7 +47,7 @@ def test_every_16_bit_value_equals_that_of_pydicom():
         assert to_modality(stored, slope, intercept).tobytes() == expected.tobytes()
 
 
-def test_a_slope_for_each_frame():
+def test_line_18_a_slope_for_each_frame():
     stored = np.arange(2 * 3 * 4 * 5, dtype=np.uint16).reshape(2, 3, 4, 5)
     slopes = np.linspace(0.1, 2.3, 6).reshape(2, 3)
     intercepts = -slopes * 7
@@ -82,7 +82,7 @@ def without_padding(stored, padding):
 
 @given(stored_arrays, paddings)
 @settings(max_examples=200, deadline=None)
-def test_statistics_equal_those_of_numpy(stored, padding):
+def test_line_21_statistics_equal_those_of_numpy(stored, padding):
     found = statistics(stored, padding)
     valid = without_padding(stored, padding)
     values, counts = np.unique(valid, return_counts=True)
