@@ -93,6 +93,21 @@ def test_a_distant_store_is_also_read_together(in_memory):
     assert "from afar" in found.remarks[0]
 
 
+def test_an_object_store(store, s3):
+    for path in sorted(store.rglob("*")):
+        if path.is_file():
+            url = storage.join(s3, "study.zarr", str(path.relative_to(store)))
+            storage.write(url, path.read_bytes())
+    found = bench(f"{s3}/study.zarr", seconds=1)
+    paces = by_name(found)
+    assert set(paces) == {*LOCAL, *TOGETHER}
+    for name in ("random", "slices", "patches"):
+        # the index of the one shard is asked for once
+        assert paces[name].requests - paces[name].n in (0, 1)
+    for name in ("slices, 64 together", "patches, 64 together"):
+        assert paces[name].requests <= paces[name].n
+
+
 def test_it_ends_in_time(real_store):
     bench(str(real_store), seconds=0)  # what is loaded once
     for seconds in (0.5, 2):
