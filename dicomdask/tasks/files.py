@@ -187,13 +187,13 @@ def _clean(data: bytes, file: SourceFile, target: Target) -> deid.CleanedFile:
         if error.code != "no-pixels":
             raise
         dataset = header.read_dataset(data)
-        _require_cleanable(dataset)
+        require_cleanable(dataset)
     return deid.clean_file(
         dataset, target.policy, target.key, crosswalk=target.crosswalk
     )
 
 
-def _require_cleanable(dataset: FileDataset) -> None:
+def require_cleanable(dataset: FileDataset) -> None:
     """Let pass what has no pixels only where the policy knows what is in it."""
     uid = str(dataset.get("SOPClassUID") or "")
     if not (uid.startswith(_SR) or uid in _WITHOUT_PIXELS):
