@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+import zarr
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
@@ -18,8 +19,9 @@ from dicomdask.pseudonym import Key
 from dicomdask.tasks import sources
 from dicomdask.verify import verify as verify_dataset
 from dicomdask.work import Work
-from tests.builders import make_instance, to_bytes
+from tests.builders import make_instance, make_series, to_bytes
 from tests.conftest import SECRET, Convert
+from tests.test_mosaics import make_mosaic, some_slices
 
 KEY = Key(SECRET.encode())
 
@@ -430,3 +432,39 @@ def test_line_38_tables_grow_with_frames_not_with_their_square(
         texts += list(dataset.volumes["header"])
         sizes.append(sum(map(len, texts)))
     assert sizes[1] < 2.1 * sizes[0]
+
+
+# --- lineage --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["enhanced", "padded", "mosaic"])
+def test_line_35_verify_sees_two_slices_that_changed_places(
+    tmp_path: Path, convert: Convert, kind: str
+):
+    store = tmp_path / "o.zarr"
+    if kind == "enhanced":
+        frames = [frame_group((0.0, 0.0, 2.0 * z)) for z in range(4)]
+        convert_one(convert, tmp_path, make_enhanced(random_pixels(4), frames))
+    elif kind == "padded":
+        series = [ds for k, ds in enumerate(make_series(5)) if k != 3]
+        convert_one(convert, tmp_path, *series, on_irregular="pad")
+    else:
+        convert_one(convert, tmp_path, make_mosaic(some_slices(4)))
+    report = verify(store)
+    assert report.n_frames == 4
+    assert not report.problems
+    array = zarr.open_array(next(store.glob("volumes/*/*/*/0")), mode="r+")
+    array[:2] = array[:2][::-1]
+    problems = verify(store).problems
+    assert sum("voxels differ" in one for one in problems) == 2
+
+
+def test_line_35_verify_sees_a_missing_slice_that_is_filled(
+    tmp_path: Path, convert: Convert
+):
+    series = [ds for k, ds in enumerate(make_series(5)) if k != 2]
+    convert_one(convert, tmp_path, *series, on_irregular="pad")
+    store = tmp_path / "o.zarr"
+    array = zarr.open_array(next(store.glob("volumes/*/*/*/0")), mode="r+")
+    array[2, 3, 4] = 7
+    assert "missing slice z=2 is not empty" in " ".join(verify(store).problems)

@@ -49,6 +49,27 @@ def environment():
     return kept | {"PATH": path}
 
 
+def test_the_page_on_kinds_of_objects_names_codes_that_there_are():
+    text = (ROOT / "examples" / "volumes.md").read_text()
+    rows = re.findall(r"^\|.*\|([^|]*)\|$", text.split("## Three")[0], re.MULTILINE)
+    codes = {code for row in rows for code in re.findall(r"`([^`]+)`", row)}
+    assert len(codes) > 8
+    assert codes <= set(CODES)
+
+
+def test_the_commands_of_the_page_on_kinds_of_objects_run(tmp_path, environment):
+    script = "\n".join(["set -e", *commands("volumes.md")])
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 8), done.stderr
+
+
 def test_the_commands_of_the_page_on_converting_run(tmp_path, environment):
     script = "\n".join(["set -e", *commands("convert.md")])
     folder = tmp_path / "empty"
