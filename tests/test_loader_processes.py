@@ -53,6 +53,7 @@ def sums(loader):
     return [(batch["trace"], batch["image"].sum().item()) for batch in loader]
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("start", STARTS)
 def test_workers_read_the_same_however_they_start(store, start, full):
     ds = dicomdask.open_dataset(store)
