@@ -6,8 +6,9 @@ stored plane to a source is the lineage in tables/frames and the work's manifest
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -192,6 +193,7 @@ def _compare(
     """Compare frames with their sources; return how many were, and how many not."""
     paths = {(row["volume_id"], row["revision"]): row["path"] for row in volumes}
     compared = unavailable = 0
+    frames_of = lru_cache(maxsize=1)(_reference)  # of a long file, not each time anew
     with quiet():
         for row in frames:
             path = paths.get((row["volume_id"], row["revision"]))
@@ -208,7 +210,7 @@ def _compare(
                 unavailable += 1
                 continue
             compared += 1
-            problems += _difference(where, stored, source, row)
+            problems += _difference(where, stored, source, row, frames_of)
     return compared, unavailable
 
 
@@ -230,10 +232,14 @@ def _require_shard(store: str, path: str, array: Any, row: Row) -> None:
 
 
 def _difference(
-    where: str, stored: np.ndarray[Any, np.dtype[Any]], source: str, row: Row
+    where: str,
+    stored: np.ndarray[Any, np.dtype[Any]],
+    source: str,
+    row: Row,
+    frames_of: Callable[[str], np.ndarray[Any, np.dtype[Any]]],
 ) -> Iterator[str]:
     try:
-        wanted = guard(_reference, source, row["frame_number"] - 1)
+        wanted = guard(lambda: frames_of(source)[row["frame_number"] - 1])
     except DicomDaskError as error:
         yield f"{where}: its source cannot be read any more ({error})"
         return
@@ -248,5 +254,5 @@ def _difference(
         yield f"{where}: voxels differ from the source"
 
 
-def _reference(source: str, frame: int) -> np.ndarray[Any, np.dtype[Any]]:
-    return pixels.reference_frame(storage.read(source), frame)
+def _reference(source: str) -> np.ndarray[Any, np.dtype[Any]]:
+    return pixels.reference_frames(storage.read(source))

@@ -14,7 +14,7 @@ from dicomdask.pixels.meaning import (
     modality_parameters,
     read_meaning,
 )
-from dicomdask.pixels.reference import reference_frame
+from dicomdask.pixels.reference import reference_frame, reference_frames
 
 __all__ = [
     "FrameDecoder",
@@ -26,6 +26,7 @@ __all__ = [
     "modality_parameters",
     "read_meaning",
     "reference_frame",
+    "reference_frames",
     "stored_dtype",
     "stored_samples",
 ]

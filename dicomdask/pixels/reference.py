@@ -20,18 +20,24 @@ from dicomdask.pixels.frames import HOSTILE
 
 
 def reference_frame(data: bytes, frame: int) -> np.ndarray[Any, np.dtype[Any]]:
-    """Decode one frame by pydicom alone, for `verify` to compare with.
+    """Decode one frame by pydicom alone; see `reference_frames`."""
+    try:
+        return np.asarray(reference_frames(data)[frame])
+    except IndexError:
+        raise InputError("bad-pixels") from None
+
+
+def reference_frames(data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
+    """Decode all frames by pydicom alone, for `verify` to compare with.
 
     Parameters
     ----------
     data
         The bytes of the file.
-    frame
-        Which frame, from 0.
 
     Returns
     -------
-    pixels : ndarray, shape (rows, columns), or (rows, columns, 3) of colour
+    pixels : ndarray, shape (frames, rows, columns), or (frames, rows, columns, 3)
         Stored values.
 
     Raises
@@ -51,7 +57,7 @@ def reference_frame(data: bytes, frame: int) -> np.ndarray[Any, np.dtype[Any]]:
             pixels = apply_color_lut(pixels, _native_palette(dataset))
         plane = 3 if is_palette or dataset.SamplesPerPixel > 1 else 2
         frames: np.ndarray[Any, Any] = pixels.reshape(-1, *pixels.shape[-plane:])
-        return np.asarray(frames[frame])
+        return frames
     except (*HOSTILE, MemoryError):
         raise InputError("bad-pixels") from None
 
