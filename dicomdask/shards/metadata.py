@@ -24,7 +24,7 @@ REPAIR: Final = "restore it from a copy, or convert its series again"
 CODECS: Final[Mapping[str, Mapping[str, Any] | None]] = {
     "none": None,
     "lz4": {"cname": "lz4", "clevel": 5, "shuffle": "shuffle"},
-    "zstd": {"cname": "zstd", "clevel": 1, "shuffle": "bitshuffle"},
+    "zstd": {"cname": "zstd", "clevel": 1, "shuffle": "shuffle"},
 }
 """Our codec names, and the blosc configuration each stands for."""
 

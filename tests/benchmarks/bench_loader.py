@@ -69,7 +69,7 @@ class _Many(Dataset[torch.Tensor]):
     def __getitems__(self, numbers: Sequence[int]) -> torch.Tensor:
         if self._read is None:
             self._read = readers.dicomdask_many(self._volumes)
-        return torch.from_numpy(self._read([self._picks[n] for n in numbers]))
+        return torch.from_numpy(self._read([self._picks[n] for n in numbers]).copy())
 
 
 def _contest(corpus: Corpus, codec: str, context: Any) -> Contest:

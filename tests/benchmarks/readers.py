@@ -57,9 +57,19 @@ def dicomdask_first(volumes: Volumes, n_reads: int) -> Reader:
 
 
 def dicomdask_many(volumes: Volumes) -> BatchReader:
-    """Return our reader, several boxes a call."""
+    """Return our reader, several boxes a call, each time into the same memory."""
     dataset, ids = volumes.dataset, volumes.ids
-    return lambda picks: dataset.read_many([(ids[n], box) for n, box in picks])
+    out: Array | None = None
+
+    def read(picks: Sequence[Pick]) -> Array:
+        nonlocal out
+        requests = [(ids[n], box) for n, box in picks]
+        if out is None or len(out) != len(picks):
+            out = dataset.read_many(requests)
+            return out
+        return dataset.read_many(requests, out=out)
+
+    return read
 
 
 def zarr_python(volumes: Volumes) -> Reader:
@@ -96,7 +106,7 @@ _BLOSC = hdf5plugin.Blosc
 H5: dict[str, Any] = {
     "none": {},
     "lz4": _BLOSC(cname="lz4", clevel=5, shuffle=_BLOSC.SHUFFLE),
-    "zstd": _BLOSC(cname="zstd", clevel=1, shuffle=_BLOSC.BITSHUFFLE),
+    "zstd": _BLOSC(cname="zstd", clevel=1, shuffle=_BLOSC.SHUFFLE),
 }
 
 
