@@ -301,10 +301,13 @@ class ShardReader:
         if meta.compressed or len(located) > MOST_BUFFERS:
             return False
         buffers: list[Array | bytearray] = []
+        end = located[0][0]
         for start, stop, number in located:
             target = whole_target(places[number], meta)
-            if target is None or stop - start != meta.nbytes + CRC_BYTES:
+            is_next = start == end  # else bytes between would go to no place
+            if target is None or not is_next or stop - start != meta.nbytes + CRC_BYTES:
                 return False
+            end = stop
             buffers += (target, bytearray(CRC_BYTES))
         shard, size = index.shard, located[-1][1] - located[0][0]
         found = self._source.read_into(shard, located[0][0], buffers)
