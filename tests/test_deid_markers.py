@@ -227,3 +227,12 @@ def test_very_deep_nesting_ends(markers):
     while "DerivationImageSequence" in cleaned:
         cleaned, depth = cleaned.DerivationImageSequence[0], depth + 1
     assert depth == MAX_DEPTH
+
+
+@pytest.mark.parametrize("tag", [0x00189087, 0x00280010, 0x00189073, 0x00280120])
+def test_letters_are_no_number(markers, tag):
+    word = markers.draw().encode()[:8]
+    ds = with_bytes(explicit(tag, "UN", word))
+    found = clean_header(ds, POLICIES[0], KEY).get_item(tag)
+    assert found is None or found.value == 16  # Rows as they are in the file
+    markers.check(ds)

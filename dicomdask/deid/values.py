@@ -33,6 +33,8 @@ def read_values(element: Any, vr: str, *, signed: bool) -> tuple[str, Values] | 
         return None
     used = found if vr in FORMATS and "AT" not in {vr, found} else vr
     if isinstance(element.value, bytes):
+        if element.VR == "UN" and used in FORMATS and element.value.isalnum():
+            return None  # letters and digits where a number should be
         little = element.VR == "UN" or getattr(element, "is_little_endian", True)
         values = _parse(element.value, used, "<" if little else ">")
     else:

@@ -26,7 +26,8 @@ from dicomdask.tasks import files
 from dicomdask.tasks.index import NOT_DICOM
 from dicomdask.tasks.settle_files import RECORD
 
-BUCKETS: Final = "0123456789abcdef"
+SECONDS_PER_FILE: Final = 0.02
+"""About how long a file takes, read and written; what is short needs no cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,8 @@ def _finish(session: Session, *, crosswalk: bool) -> Deidentified:
         )
         n_files = sum(stop - start for _, start, stop in left)
         goal = Goal(n_files, "files", "files")
-        done = session.run("deidentify", bag, goal)
+        seconds = SECONDS_PER_FILE * n_files
+        done = session.run("deidentify", bag, goal, seconds=seconds)
     outcomes, codes = _settle(session, target, crosswalk=crosswalk)
     if not set(codes) - NOT_DICOM:
         raise NoDicomError("no DICOM in the sources; name the folder that holds it")
