@@ -469,7 +469,9 @@ def test_damaged_commit(damage: bytes, pile: Path, store: Path) -> None:
     newest = store / "commits" / "1.json"
     newest.write_bytes(damage)
     for words in (["info", store], ["verify", store], ["convert", pile, store]):
-        sentence = refused(*words, names="remove commits/1.json")
+        is_newer = b"99" in damage
+        names = "use the version" if is_newer else "restore commits/1.json"
+        sentence = refused(*words, names=names)
         assert str(store) in sentence
     newest.unlink()
     is_whole(store)
