@@ -41,7 +41,7 @@ def choose_layout(
     dtype: np.dtype[Any] | str,
     profile: Profile = "balanced",
     *,
-    coloured: bool = False,
+    samples_axis: int | None = None,
     framewise: bool = False,
     codec: Codec = "lz4",
     patch_size: tuple[int, ...] | None = None,
@@ -57,9 +57,8 @@ def choose_layout(
     profile
         `slice` makes a frame one chunk, `patch` chunks are small cubes, and `balanced`
         ones lie between.
-    coloured
-        Whether the axis before rows and columns is that of samples, which no chunk and
-        no shard cuts.
+    samples_axis
+        The number of the axis of samples, which no chunk and no shard cuts.
     framewise
         Whether frames are no slices of one body, so that each is cut by itself (cines).
     codec
@@ -76,17 +75,21 @@ def choose_layout(
         `SHARD_FRAMES`.
     """
     itemsize = np.dtype(dtype).itemsize
-    samples = shape[-3:-2] if coloured else ()
-    n_leading = len(shape) - 2 - len(samples)
-    depth, plane = shape[:n_leading][-1:], shape[-2:]
+    frame_axes = [axis for axis in range(len(shape) - 2) if axis != samples_axis]
+    deepest = frame_axes[-1:]
+    depth, plane = tuple(shape[axis] for axis in deepest), shape[-2:]
+    samples = () if samples_axis is None else (shape[samples_axis],)
     extents = plane if framewise else (*depth, *plane)
     if patch_size is not None:
         wanted = patch_size[-len(extents) :]
         cut = patch_chunks(extents, wanted, itemsize * prod(samples))
     else:
         cut = _tile(profile, extents, is_frame=framewise and bool(depth))
-    tile = (*cut[:-2], *samples, *cut[-2:])
-    whole = (*(1,) * (len(shape) - len(tile)), *tile)
+    whole = [1] * (len(shape) - 2) + list(cut[-2:])
+    if len(cut) > 2:
+        whole[deepest[0]] = cut[0]
+    if samples_axis is not None:
+        whole[samples_axis] = shape[samples_axis]
     chunks = tuple(min(n, size) for n, size in zip(shape, whole, strict=True))
     return Layout(chunks, shards=_shards(shape, chunks, itemsize), codec=codec)
 

@@ -213,8 +213,9 @@ class Layout:
 class PlannedFrame:
     """One frame of a planned volume (identified: holds the URL of its source).
 
-    `index` is its place in the volume's leading axes: () for a single frame, (z,) for a
-    volume, (t, z) for a time series. `position` is ImagePositionPatient in mm, LPS.
+    `index` is its place along the axes that tell frames apart: () for a single frame,
+    (z,) for a volume, (t, z) for a time series. `position` is ImagePositionPatient in
+    mm, LPS.
     `etag` is that of the listing, empty where it is not known. `tile` is which tile of
     a mosaic it is, from 0, row by row; None where it is none. `offset` is where its
     pixels start in the file; None where they cannot be read without those of others.
@@ -270,14 +271,18 @@ class PlannedVolume:
         return f"volumes/{self.volume_id[:2]}/{self.volume_id}/{self.revision}"
 
     @property
-    def n_leading(self) -> int:
-        """Return how many axes tell frames apart: those before c, y and x."""
-        return len(self.dimensions) - 2 - ("c" in self.dimensions)
+    def frame_axes(self) -> tuple[int, ...]:
+        """Return the numbers of the axes that tell frames apart: those of t and z."""
+        return tuple(n for n, axis in enumerate(self.dimensions) if axis in "tz")
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
         """Return the shape of a frame: (rows, columns), or (3, rows, columns)."""
-        return self.shape[self.n_leading :]
+        return tuple(
+            extent
+            for axis, extent in zip(self.dimensions, self.shape, strict=True)
+            if axis not in "tz"
+        )
 
     @property
     def frame_bytes(self) -> int:

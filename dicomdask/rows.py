@@ -279,8 +279,8 @@ def _frame_rows(volume: PlannedVolume, frames: Frames) -> Iterator[Row]:
 
 
 def _frame_row(volume: PlannedVolume, frame: EncodedFrame, uid: str | None) -> Row:
-    leading = volume.dimensions[: volume.n_leading]
-    index = dict(zip(leading, frame.planned.index, strict=True))
+    axes = (volume.dimensions[axis] for axis in volume.frame_axes)
+    index = dict(zip(axes, frame.planned.index, strict=True))
     return {
         "t": index.get("t"),
         "z": index.get("z"),

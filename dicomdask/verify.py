@@ -217,15 +217,20 @@ def _compare(
 def _read_plane(store: str, path: str, row: Row) -> np.ndarray[Any, np.dtype[Any]]:
     array = arrays.open_array(store, f"{path}/0")
     _require_shard(store, f"{path}/0", array, row)
-    index = tuple(row[axis] for axis in ("t", "z") if row[axis] is not None)
-    return np.asarray(array[index] if index else array[...])
+    index = (slice(None) if n is None else n for n in _place(array, row))
+    return np.asarray(array[tuple(index)])
+
+
+def _place(array: Any, row: Row) -> list[int | None]:
+    """Return where a frame lies along each axis; None where it takes all of it."""
+    names = array.metadata.dimension_names
+    return [row[name] if name in ("t", "z") else None for name in names]
 
 
 def _require_shard(store: str, path: str, array: Any, row: Row) -> None:
     """Check that the plane's shards exist: plain zarr reads a missing one as zeros."""
-    index = [row[axis] for axis in ("t", "z") if row[axis] is not None]
-    corner = [number // size for number, size in zip(index, array.shards, strict=False)]
-    corner += [0] * (array.ndim - len(corner))
+    pairs = zip(_place(array, row), array.shards, strict=True)
+    corner = [0 if number is None else number // size for number, size in pairs]
     name = "/".join(["c", *map(str, corner)])
     if not storage.exists(storage.join(store, path, name)):
         raise FileNotFoundError(name)

@@ -192,13 +192,13 @@ shapes = st.lists(st.integers(1, 700), min_size=2, max_size=5).map(tuple)
     st.booleans(),
 )
 def test_layouts_hold_whole_chunks_and_whole_frames(shape, dtype, profile, coloured):
-    coloured = coloured and len(shape) > 2
-    if coloured:
-        shape = (*shape[:-3], 3, *shape[-2:])
-    layout = choose_layout(shape, dtype, profile, coloured=coloured)
-    assert layout == choose_layout(shape, np.dtype(dtype), profile, coloured=coloured)
-    if coloured:
-        assert layout.chunks[-3] == layout.shards[-3] == 3
+    axis = len(shape) - 3 if coloured and len(shape) > 2 else None
+    if axis is not None:
+        shape = (*shape[:axis], 3, *shape[axis + 1 :])
+    layout = choose_layout(shape, dtype, profile, samples_axis=axis)
+    assert layout == choose_layout(shape, np.dtype(dtype), profile, samples_axis=axis)
+    if axis is not None:
+        assert layout.chunks[axis] == layout.shards[axis] == 3
     for extent, chunk, shard in zip(shape, layout.chunks, layout.shards, strict=True):
         assert 1 <= chunk <= extent
         assert shard % chunk == 0
@@ -229,24 +229,25 @@ def test_shards_tile_an_array_exactly(shape):
 
 
 @pytest.mark.parametrize(
-    ("shape", "profile", "chunks", "shards", "coloured"),
+    ("shape", "profile", "chunks", "shards", "samples_axis"),
     [
-        ((200, 512, 512), "slice", (1, 512, 512), (200, 512, 512), False),
-        ((200, 512, 512), "balanced", (4, 128, 128), (200, 512, 512), False),
-        ((200, 512, 512), "patch", (32, 32, 32), (224, 512, 512), False),
-        ((3, 100, 90), "balanced", (3, 100, 90), (3, 100, 90), False),
-        ((800, 512, 512), "slice", (1, 512, 512), (400, 512, 512), False),
-        ((9, 40, 64, 64), "slice", (1, 1, 64, 64), (9, 40, 64, 64), False),
-        ((9, 40, 64, 64), "balanced", (1, 4, 64, 64), (9, 40, 64, 64), False),
-        ((3000, 2500), "slice", (3000, 2500), (3000, 2500), False),
-        ((3000, 2500), "balanced", (512, 512), (3072, 2560), False),
-        ((3, 600, 800), "slice", (3, 600, 800), (3, 600, 800), True),
-        ((3, 600, 800), "slice", (1, 600, 800), (3, 600, 800), False),
-        ((40, 3, 600, 800), "slice", (1, 3, 600, 800), (40, 3, 600, 800), True),
+        ((200, 512, 512), "slice", (1, 512, 512), (200, 512, 512), None),
+        ((200, 512, 512), "balanced", (4, 128, 128), (200, 512, 512), None),
+        ((200, 512, 512), "patch", (32, 32, 32), (224, 512, 512), None),
+        ((3, 100, 90), "balanced", (3, 100, 90), (3, 100, 90), None),
+        ((800, 512, 512), "slice", (1, 512, 512), (400, 512, 512), None),
+        ((9, 40, 64, 64), "slice", (1, 1, 64, 64), (9, 40, 64, 64), None),
+        ((9, 40, 64, 64), "balanced", (1, 4, 64, 64), (9, 40, 64, 64), None),
+        ((3000, 2500), "slice", (3000, 2500), (3000, 2500), None),
+        ((3000, 2500), "balanced", (512, 512), (3072, 2560), None),
+        ((3, 600, 800), "slice", (3, 600, 800), (3, 600, 800), 0),
+        ((3, 600, 800), "slice", (1, 600, 800), (3, 600, 800), None),
+        ((40, 3, 600, 800), "slice", (1, 3, 600, 800), (40, 3, 600, 800), 1),
+        ((3, 40, 64, 64), "balanced", (3, 4, 64, 64), (3, 40, 64, 64), 0),
     ],
 )
-def test_layouts_of_common_arrays(shape, profile, chunks, shards, coloured):
-    layout = choose_layout(shape, "uint16", profile, coloured=coloured)
+def test_layouts_of_common_arrays(shape, profile, chunks, shards, samples_axis):
+    layout = choose_layout(shape, "uint16", profile, samples_axis=samples_axis)
     assert layout == Layout(chunks, shards, "lz4")
 
 

@@ -100,19 +100,22 @@ def test_an_aligned_patch_is_whole_chunks_and_any_touches_few(patch):
 
 
 @pytest.mark.parametrize(
-    ("shape", "patch_size", "chunks", "coloured"),
+    ("shape", "patch_size", "chunks", "samples_axis"),
     [
-        ((300, 512, 512), (64, 64, 64), (32, 32, 32), False),
-        ((40, 512, 512), (64, 64, 64), (40, 32, 32), False),
-        ((300, 512, 512), (1, 512, 512), (1, 512, 512), False),
-        ((3, 100, 90), (64, 128, 128), (3, 100, 90), False),
-        ((9, 128, 256, 256), (64, 64, 64), (1, 32, 32, 32), False),
-        ((3000, 2500), (9, 256, 256), (256, 128), False),
-        ((3, 600, 800), (1, 128, 128), (3, 64, 128), True),
+        ((300, 512, 512), (64, 64, 64), (32, 32, 32), None),
+        ((40, 512, 512), (64, 64, 64), (40, 32, 32), None),
+        ((300, 512, 512), (1, 512, 512), (1, 512, 512), None),
+        ((3, 100, 90), (64, 128, 128), (3, 100, 90), None),
+        ((9, 128, 256, 256), (64, 64, 64), (1, 32, 32, 32), None),
+        ((3000, 2500), (9, 256, 256), (256, 128), None),
+        ((3, 600, 800), (1, 128, 128), (3, 64, 128), 0),
+        ((3, 40, 600, 800), (1, 128, 128), (3, 1, 64, 128), 0),
     ],
 )
-def test_layouts_for_patches(shape, patch_size, chunks, coloured):
-    found = choose_layout(shape, "uint16", coloured=coloured, patch_size=patch_size)
+def test_layouts_for_patches(shape, patch_size, chunks, samples_axis):
+    found = choose_layout(
+        shape, "uint16", samples_axis=samples_axis, patch_size=patch_size
+    )
     assert found.chunks == chunks
     assert found.codec == "lz4"
 
@@ -128,7 +131,7 @@ def test_layouts_for_patches(shape, patch_size, chunks, coloured):
 )
 def test_no_chunk_holds_two_frames_of_a_cine(options, chunks):
     layout = choose_layout(
-        (40, 3, 600, 800), "uint8", coloured=True, framewise=True, **options
+        (40, 3, 600, 800), "uint8", samples_axis=1, framewise=True, **options
     )
     assert layout.chunks == chunks
     grey = choose_layout((40, 600, 800), "uint8", framewise=True, **options)

@@ -44,9 +44,9 @@ class Opened:
         )
 
     @property
-    def leading(self) -> tuple[str, ...]:
-        """Return the axes that count frames; they come first."""
-        return tuple(axis for axis in self.dimensions if axis in ("t", "z"))
+    def frame_axes(self) -> tuple[int, ...]:
+        """Return the numbers of the axes that tell frames apart: those of t and z."""
+        return tuple(n for n, axis in enumerate(self.dimensions) if axis in ("t", "z"))
 
 
 _COLUMNS = (

@@ -29,14 +29,18 @@ class View:
     transforms
         One of all frames, or one each.
     places
-        Which of them is for which place, over the leading axes; -1 where a slice is
-        missing, which is NaN, or black. None where there is one of all frames.
+        Which of them is for which place, over the axes that tell frames apart; -1 where
+        a slice is missing, which is NaN, or black. None where there is one of all
+        frames.
+    axes
+        The numbers of these axes.
     span
         The least and the largest modality value that frames can have.
     """
 
     transforms: tuple[Transform, ...]
     places: Places | None
+    axes: tuple[int, ...]
     span: Window
 
     @classmethod
@@ -64,7 +68,8 @@ class View:
         )
         told = row["statistics"]
         span = _span(transforms, told["min"], told["max"])
-        return cls(transforms, None if frames is None else places(frames, volume), span)
+        found = None if frames is None else places(frames, volume)
+        return cls(transforms, found, volume.frame_axes, span)
 
     def convert(
         self,
@@ -83,17 +88,29 @@ class View:
         shown = values == "display"
         if self.places is None:
             return self._apply(self.transforms[0], stored, window, shown=shown)
-        chosen = self.places[box[: self.places.ndim]]
+        chosen = self.places[tuple(box[axis] for axis in self.axes)]
         if not shown and all(one.lut is None for one in self.transforms):
             scales = [(one.slope, one.intercept) for one in self.transforms]
             known = np.array([*scales, (np.nan, np.nan)])  # the last is that of -1
-            return to_modality(stored, *np.moveaxis(known[chosen], -1, 0))
+            scales_of = np.moveaxis(known[chosen], -1, 0)
+            return to_modality(stored, *(self._over(stored, one) for one in scales_of))
         found = np.empty(stored.shape, dtype_of(values, stored.dtype))
         found.fill(0.0 if shown else np.nan)
-        for index in zip(*np.nonzero(chosen >= 0), strict=True):
-            one = self.transforms[chosen[index]]
-            found[index] = self._apply(one, stored[index], window, shown=shown)
+        for place in zip(*np.nonzero(chosen >= 0), strict=True):
+            one = self.transforms[chosen[place]]
+            index: list[Any] = [slice(None)] * stored.ndim
+            for axis, number in zip(self.axes, place, strict=True):
+                index[axis] = number
+            plane = stored[tuple(index)]
+            found[tuple(index)] = self._apply(one, plane, window, shown=shown)
         return found
+
+    def _over(self, stored: Array, of_frames: Array) -> Array:
+        """Return one value a frame in a shape that goes with the stored values."""
+        shape = [1] * stored.ndim
+        for axis, extent in zip(self.axes, of_frames.shape, strict=True):
+            shape[axis] = extent
+        return of_frames.reshape(shape)
 
     def _apply(
         self,
@@ -120,21 +137,22 @@ def _records(frames: pd.DataFrame, row: Row) -> list[Row]:
 
 
 def places(frames: pd.DataFrame, volume: Opened) -> Places:
-    """Return the number of each place's frame over the leading axes; -1 for none.
+    """Return the number of each place's frame over its axes; -1 for none.
 
     Raises
     ------
     ReadError
         If frames are missing that the volume has.
     """
-    shape = volume.shape[: len(volume.leading)]
+    shape = tuple(volume.shape[axis] for axis in volume.frame_axes)
     if len(frames) != prod(shape) - prod(shape[:-1]) * volume.n_missing:
         raise ReadError(
             f"the frames table lacks frames of volume {volume.volume_id}; convert its "
             "series again"
         )
     found = np.full(shape, -1)
-    where = tuple(frames[axis].to_numpy(int) for axis in volume.leading)
+    names = (volume.dimensions[axis] for axis in volume.frame_axes)
+    where = tuple(frames[name].to_numpy(int) for name in names)
     found[where] = np.arange(len(frames)) if where else 0
     return found
 

@@ -84,7 +84,7 @@ def memory_bytes(volume: PlannedVolume, held: int = 0) -> int:
     array, encoded = prod(region) * dtype.itemsize, _encoded_bytes(volume, region)
     chunk = prod(volume.layout.chunks) * dtype.itemsize
     counting, counted, rows = _count_bytes(prod(region), dtype)
-    n_frames = prod(region[: volume.n_leading])
+    n_frames = prod(region[axis] for axis in volume.frame_axes)
     texts = _text_bytes(volume, n_frames)
     phases = (
         array + _largest_source(volume),

@@ -20,7 +20,7 @@ def volume_tasks(volume: PlannedVolume) -> Iterator[Task]:
             range(c * s, min((c + 1) * s, extent))
             for c, s, extent in zip(corner, shards, volume.shape, strict=True)
         ]
-        inside = product(*ranges[: volume.n_leading])
+        inside = product(*(ranges[axis] for axis in volume.frame_axes))
         yield Task(corner, tuple(places[index] for index in inside if index in places))
 
 

@@ -75,17 +75,16 @@ def plan_volume(
     """
     frame = stack.grid[0][0]
     first = frame.instance
-    axes = _leading_axes(stack)
-    samples = [("c", 3)] if stored_samples(first) == 3 else []
-    shape = (*(extent for _, extent in (*axes, *samples)), *frame.shape)
-    dimensions = (*(name for name, _ in (*axes, *samples)), "y", "x")
+    axes = _axes(stack)
+    shape = (*(extent for _, extent in axes), *frame.shape)
+    dimensions = (*(name for name, _ in axes), "y", "x")
     kind = _kind(stack)
     dtype = stored_dtype(first)
     layout = choose_layout(
         shape,
         dtype,
         settings.profile,
-        coloured="c" in dimensions,
+        samples_axis=dimensions.index("c") if "c" in dimensions else None,
         framewise=kind not in ("volume", "timeseries"),
         codec=settings.codec,
         patch_size=settings.patch_size,
@@ -120,9 +119,10 @@ def plan_volume(
     )
 
 
-def _leading_axes(stack: Stack) -> list[tuple[str, int]]:
-    """Return the axes before (y, x): none, z, t or both."""
-    sizes = [("t", len(stack.grid)), ("z", stack.n_slices)]
+def _axes(stack: Stack) -> list[tuple[str, int]]:
+    """Return the axes before (y, x): those of t, c and z that are longer than 1."""
+    n_samples = stored_samples(stack.grid[0][0].instance)
+    sizes = [("t", len(stack.grid)), ("c", n_samples), ("z", stack.n_slices)]
     return [(name, extent) for name, extent in sizes if extent > 1]
 
 

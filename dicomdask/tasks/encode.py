@@ -189,10 +189,14 @@ def _region(volume: PlannedVolume, task: Task) -> tuple[int, ...]:
     )
 
 
-def _place(volume: PlannedVolume, task: Task, frame: PlannedFrame) -> tuple[int, ...]:
+def _place(
+    volume: PlannedVolume, task: Task, frame: PlannedFrame
+) -> tuple[int | slice, ...]:
     """Return the index of a frame within its shard."""
-    corners = zip(frame.index, task.corner, volume.layout.shards, strict=False)
-    return tuple(index - corner * shard for index, corner, shard in corners)
+    place: list[int | slice] = [slice(None)] * len(volume.shape)
+    for axis, index in zip(volume.frame_axes, frame.index, strict=True):
+        place[axis] = index - task.corner[axis] * volume.layout.shards[axis]
+    return tuple(place)
 
 
 def _too_long(volume: PlannedVolume) -> list[Verdict]:

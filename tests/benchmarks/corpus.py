@@ -198,7 +198,9 @@ def _recut(source: Path, store: Path, profile: str, codec: str) -> None:
             shape,
             dtype,
             profile,  # type: ignore[arg-type]
-            coloured="c" in row["dimensions"],
+            samples_axis=(
+                [*row["dimensions"]].index("c") if "c" in row["dimensions"] else None
+            ),
             codec=codec,  # type: ignore[arg-type]
         )
         array = np.asarray(arrays.open_array(str(source), f"{row['path']}/0")[...])
