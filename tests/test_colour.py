@@ -364,3 +364,36 @@ def test_colour_is_rejected_where_nobody_looked(tmp_path, convert) -> None:
     convert(folder, tmp_path / "store.zarr")
     ds = dicomdask.open_dataset(str(tmp_path / "store.zarr"))
     assert ds.inputs["code"].tolist() == ["burned-in-risk"]
+
+
+def test_line_23_a_volume_in_colour_has_its_samples_before_its_slices(
+    tmp_path, convert, key
+) -> None:
+    """As NGFF orders axes: t, c, then those of space."""
+    rng = np.random.default_rng(5)
+    frames = rng.integers(0, 255, (5, 40, 36, 3), np.uint8)
+    for number, rgb in enumerate(frames):
+        ds = make_colour(rgb, instance=number + 1)
+        ds.Modality = "MR"
+        ds.ImagePositionPatient = [0.0, 0.0, 3.0 * number]
+        ds.ImageOrientationPatient = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+        ds.PixelSpacing = [0.5, 0.5]
+        ds.RescaleIntercept, ds.RescaleSlope = -5, 1 + number
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}.dcm").write_bytes(to_bytes(ds))
+    store = tmp_path / "o.zarr"
+    convert(tmp_path / "in", store, trust_pixels=("MR",))
+    dataset = dicomdask.open_dataset(str(store))
+    (row,) = dataset.volumes.to_dict("records")
+    assert "".join(row["dimensions"]) == "czyx"
+    assert [*row["chunks"]][:1] == [*row["shards"]][:1] == [3]
+    wanted = np.moveaxis(frames, -1, 0)
+    name = row["volume_id"]
+    np.testing.assert_array_equal(dataset.read(name), wanted)
+    np.testing.assert_array_equal(dataset.read(name, z=2, c=1), wanted[1, 2])
+    slopes = np.arange(1, 6)[:, None, None]
+    scaled = dataset.read(name, values="modality", z=slice(1, 4))
+    np.testing.assert_array_equal(scaled, (wanted * slopes - 5.0)[:, 1:4])
+    assert dataset.read(name, values="display").shape == wanted.shape
+    report = verify(str(store), work=Work(f"{store}.work"), key=key)
+    assert (report.n_frames, report.problems) == (5, ())

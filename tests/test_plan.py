@@ -84,12 +84,14 @@ def repeat(stack, n, *, start=100, **fields):
 
 
 def assert_accounted(instances, found):
-    """Each instance is in exactly one volume or one outcome."""
-    planned = Counter(f.source_key for v in found.volumes for f in v.frames)
+    """Each instance is in volumes, each frame once, or it has one outcome."""
+    every = {plan.source_key(one.url, KEY): one.number_of_frames for one in instances}
+    frames = Counter((f.source_key, f.frame) for v in found.volumes for f in v.frames)
+    assert set(frames.values()) <= {1}
+    planned = Counter(source for source, _ in frames)
+    assert all(n == every[source] for source, n in planned.items())
     refused = Counter(outcome.source_key for outcome in found.outcomes)
-    assert planned + refused == Counter(
-        plan.source_key(instance.url, KEY) for instance in instances
-    )
+    assert Counter(planned.keys()) + refused == Counter(every.keys())
     assert {outcome.code for outcome in found.outcomes} <= set(CODES)
     assert all(outcome.stage == "plan" for outcome in found.outcomes)
     assert all(outcome.outcome == "rejected" for outcome in found.outcomes)
