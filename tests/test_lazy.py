@@ -223,3 +223,14 @@ def test_what_is_no_text_has_no_texts():
     frame = to_lazy_frame([], [], schema=SCHEMA, keys=["key"], later=LATER)
     with pytest.raises(AttributeError):
         frame["list"].array.nothing  # noqa: B018 - it is asked for
+
+
+def test_what_a_function_makes_of_values_selects_rows():
+    part = [{**dict.fromkeys(SCHEMA.names), "key": key} for key in "abc"]
+    part[1] |= {"list": [1, 2], "text": "t"}
+    lazy = Made([part]).lazy
+    is_there = lazy["list"].map(lambda found: found is not None)
+    assert is_there.dtype == bool
+    assert list(lazy[is_there]["key"]) == ["b-0-1"]
+    assert list(lazy[lazy["text"].map(lambda text: text == "t")]["key"]) == ["b-0-1"]
+    assert lazy["list"].apply(lambda found: 0 if found is None else 2).sum() == 2

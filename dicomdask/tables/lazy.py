@@ -179,6 +179,10 @@ class LazyArray(ExtensionArray):
         )
         self._rows = np.arange(len(values))
 
+    def _cast_pointwise_result(self, values: Any) -> Any:
+        """Return what a function made of the values with a dtype of its own."""
+        return pd.Series(list(values)).array
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Objects:
         del copy
         found = self._column.values(self._rows)
