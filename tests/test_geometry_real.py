@@ -48,7 +48,7 @@ REGULAR = {
 REPEATED = {"ge/dti/001": (2, 4), "ge/dti/002": (4, 4), "ge/fmri/001": (2, 4)}
 
 NOT_STORED = {
-    "generic/rgb/001": "colour",
+    "generic/rgb/001": "burned-in-risk",
 }
 
 
@@ -202,7 +202,7 @@ def test_repeated_stacks_are_a_fourth_axis(convert_folder, name):
 
 
 @pytest.mark.parametrize("name", NOT_STORED)
-def test_what_is_not_stored_yet_is_rejected_by_name(convert_folder, name):
+def test_what_is_not_stored_is_rejected_by_name(convert_folder, name):
     converted = convert_folder(f"{NIFTI}/{name}")
     n_files = len(converted.sources())
     assert converted.outcomes == {("rejected", NOT_STORED[name]): n_files}
