@@ -27,6 +27,7 @@ import dicomdask
 from dicomdask.loaders.torch import BatchOrder, Loader, SliceDataset
 
 BATCH, WORKERS, EPOCHS = 16, 2, 3
+SINGLE_FRAME = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4")  # CT and MR
 SHIPPED = Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests"
 
 
@@ -41,7 +42,7 @@ def convert(source: str, folder: Path) -> dicomdask.dataset.Dataset:
 
 
 def choose(ds: dicomdask.dataset.Dataset, size: int) -> SliceDataset:
-    volumes = ds.volumes[ds.volumes["Modality"].isin(["CT", "MR"])]
+    volumes = ds.volumes[ds.volumes["SOPClassUID"].isin(SINGLE_FRAME)]
     volumes = volumes[volumes["kind"] == "volume"]
     volumes = volumes.assign(is_ct=(volumes["Modality"] == "CT").astype(float))
     return SliceDataset(ds, (size, size), volumes=volumes, labels=["is_ct"], fill=0)
