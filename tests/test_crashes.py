@@ -237,7 +237,7 @@ def points(lines, moment, *, full):
 
 @pytest.mark.parametrize("moment", ["before", "within", "after"])
 @pytest.mark.parametrize("state", ["first", "update"])
-def test_killed_at_each_write(state, moment, kept, clean, full):
+def test_line_36_killed_at_each_write(state, moment, kept, clean, full):
     wanted = clean(state)
     chosen = points(wanted[3], moment, full=full)
     if state == "update" and not full:
@@ -297,7 +297,7 @@ def test_the_writes_at_which_is_killed_are_of_all_stages(clean):
     assert {f"before {kind}" for kind in RECORDED} <= lines
 
 
-def test_killed_at_random_times(kept, clean, full):
+def test_line_36_killed_at_random_times(kept, clean, full):
     wanted = clean("first")
     kept.restore("first")
     started = time.monotonic()

@@ -36,7 +36,7 @@ class TestOrder:
         assert geometry.slice_normal(OBLIQUE) == pytest.approx((-0.8, 0.6, 0))
 
     @given(orientations(), origins(), st.permutations(range(8)))
-    def test_projection_orders_slices_whatever_their_orientation(
+    def test_line_01_projection_orders_slices_whatever_their_orientation(
         self, cosines, origin, order
     ):
         positions = stack(cosines, 8, 2.5, origin=origin)
@@ -44,7 +44,7 @@ class TestOrder:
         found = np.argsort(geometry.project(positions[list(order)], normal))
         assert np.array(order)[found].tolist() == list(range(8))
 
-    def test_z_alone_would_not_order_a_coronal_stack(self):
+    def test_line_01_z_alone_would_not_order_a_coronal_stack(self):
         positions = stack(CORONAL, 5, 3.0)
         assert len(set(positions[:, 2])) == 1
         distances = geometry.project(positions, geometry.slice_normal(CORONAL))
@@ -53,7 +53,7 @@ class TestOrder:
 
 class TestSpacing:
     @pytest.mark.parametrize("plane", PLANES)
-    def test_spacing_is_the_distance_along_the_normal(self, plane):
+    def test_line_02_spacing_is_the_distance_along_the_normal(self, plane):
         cosines = PLANES[plane]
         distances = geometry.project(
             stack(cosines, 6, 3.0), geometry.slice_normal(cosines)
@@ -75,11 +75,11 @@ class TestUniform:
         return np.concatenate([[0.0], np.cumsum(gaps)])
 
     @pytest.mark.parametrize("share", [0.0, 0.001, 0.005, -0.005])
-    def test_jitter_of_half_a_percent_passes(self, share):
+    def test_line_05_jitter_of_half_a_percent_passes(self, share):
         assert geometry.is_uniform(self.jittered(share))
 
     @pytest.mark.parametrize("share", [0.05, -0.05, 0.02])
-    def test_jitter_of_five_percent_fails(self, share):
+    def test_line_05_jitter_of_five_percent_fails(self, share):
         assert not geometry.is_uniform(self.jittered(share))
 
     def test_one_gap_that_is_off_fails_in_a_long_stack(self):
@@ -185,7 +185,7 @@ class TestCosines:
         ],
     )
     @pytest.mark.parametrize("damage", ["length", "angle"])
-    def test_thresholds(self, share, is_warned, is_rejected, damage):
+    def test_line_16_thresholds(self, share, is_warned, is_rejected, damage):
         row, column = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
         if damage == "length":
             row = row * (1 + share)
@@ -214,7 +214,7 @@ class TestCosines:
             (np.inf, 0.0, 0.0, 0.0, 1.0, 0.0),
         ],
     )
-    def test_what_is_no_orientation_is_rejected(self, cosines):
+    def test_line_16_what_is_no_orientation_is_rejected(self, cosines):
         with pytest.raises(InputError) as caught:
             geometry.parse_orientation(cosines)
         assert caught.value.code == "bad-geometry"

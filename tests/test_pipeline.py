@@ -131,7 +131,9 @@ def test_everything_is_accounted_for(pile, reference):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:multiprocessing")
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_every_scheduler_writes_the_same(name, pile, reference, tmp_path, convert):
+def test_line_37_every_scheduler_writes_the_same(
+    name, pile, reference, tmp_path, convert
+):
     store = tmp_path / "store.zarr"
     with scheduler_of(name) as scheduler:
         summary = convert(pile, store, scheduler=scheduler, insecure_scheduler=True)
@@ -163,7 +165,9 @@ def task_prefixes(dask_scheduler):
 # --- other sources, same dataset ----------------------------------------------
 
 
-def test_shuffled_sources_give_the_same_dataset(pile, reference, tmp_path, convert):
+def test_line_37_shuffled_sources_give_the_same_dataset(
+    pile, reference, tmp_path, convert
+):
     moved = tmp_path / "moved"
     paths = sorted(path for path in pile.rglob("*") if path.is_file())
     for path in reversed(paths):

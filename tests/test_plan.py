@@ -113,12 +113,12 @@ def assert_placed(volume, positions):
 class TestOrder:
     @settings(max_examples=40)
     @given(messy_series(), st.randoms(use_true_random=False))
-    def test_any_permutation_gives_the_same_bytes(self, instances, rng):
+    def test_line_37_any_permutation_gives_the_same_bytes(self, instances, rng):
         shuffled = rng.sample(instances, len(instances))
         expected = plan.plan_to_json(plan_of(instances))
         assert plan.plan_to_json(plan_of(shuffled)) == expected
 
-    def test_names_and_numbers_do_not_order_slices(self):
+    def test_line_01_names_and_numbers_do_not_order_slices(self):
         stack = make_stack(6)
         named = [
             replace(
@@ -214,7 +214,7 @@ class TestGeometry:
         assert matrix[:3, 1] == pytest.approx((0, 0.5, 0))
         assert matrix[:3, 2] == pytest.approx((0.75, 0, 0))
 
-    def test_thickness_and_spacing_tags_do_not_give_spacing(self):
+    def test_line_04_thickness_and_spacing_tags_do_not_give_spacing(self):
         stack = make_stack(4, slice_thickness=9.0, spacing_between_slices=-7.0)
         assert volume_of(stack).spacing_mm[0] == pytest.approx(2.5)
 
@@ -237,11 +237,11 @@ class TestGeometry:
         stack[3] = replace(stack[3], image_position_patient=(x + 5.0, y, z))
         assert codes_of(plan_of(stack)) == {"not-a-volume": 6}
 
-    def test_cosines_that_are_a_little_off_warn(self):
+    def test_line_16_cosines_that_are_a_little_off_warn(self):
         off = (1.0, 0.0, 0.0, 0.0, 1.0005, 0.0)
         assert "orientation-off" in volume_of(make_stack(3, cosines=off)).warnings
 
-    def test_cosines_that_are_far_off_are_refused(self):
+    def test_line_16_cosines_that_are_far_off_are_refused(self):
         off = (1.0, 0.0, 0.0, 0.0, 1.05, 0.0)
         assert codes_of(plan_of(make_stack(3, cosines=off))) == {"bad-geometry": 3}
 
@@ -250,7 +250,7 @@ class TestGeometry:
         found = plan_of(make_stack(3, pixel_spacing=spacing))
         assert codes_of(found) == {"bad-geometry": 3}
 
-    def test_one_slice_has_no_z_axis(self):
+    def test_line_15_one_slice_has_no_z_axis(self):
         (instance,) = make_stack(1)
         volume = volume_of([instance])
         assert volume.dimensions == ("y", "x")
@@ -356,7 +356,7 @@ class TestHardKeys:
         found = plan_of([*make_stack(5), localizer])
         assert shapes_of(found) == [(5, 16, 12), (16, 12)]
 
-    def test_one_series_uid_of_two_patients_or_studies_stays_apart(self):
+    def test_line_17_one_series_uid_of_two_patients_or_studies_stays_apart(self):
         stack = make_stack(6)
         for other in (
             {"patient_id": "PAT0002"},
@@ -484,7 +484,7 @@ class TestSoftKeys:
         assert shapes_of(found) == [(2, 4, 16, 12), (2, 16, 12)]
         assert all("incomplete" in volume.warnings for volume in found.volumes)
 
-    def test_acquisition_number_never_splits_a_volume(self):
+    def test_line_12_acquisition_number_never_splits_a_volume(self):
         for numbers in ([1, 1, 1, 2, 2, 2], [1, 2, 3, 4, 5, 6], [None, 1, 1, 2, 2, 2]):
             stack = [
                 replace(one, acquisition_number=number)
@@ -573,7 +573,7 @@ class TestIrregular:
         assert "missing-slices" not in codes_of(found)
         assert not any("gap" in volume.warnings for volume in found.volumes)
 
-    def test_jitter_of_half_a_percent_is_one_volume(self):
+    def test_line_05_jitter_of_half_a_percent_is_one_volume(self):
         gaps = 2.5 * (1 + 0.005 * np.where(np.arange(19) % 2, 1, -1))
         distances = np.concatenate([[0], np.cumsum(gaps)])
         stack = [
@@ -582,7 +582,7 @@ class TestIrregular:
         ]
         assert volume_of(stack).uniform_spacing
 
-    def test_jitter_of_five_percent_is_not(self):
+    def test_line_05_jitter_of_five_percent_is_not(self):
         gaps = 2.5 * (1 + 0.05 * np.where(np.arange(19) % 2, 1, -1))
         distances = np.concatenate([[0], np.cumsum(gaps)])
         stack = [

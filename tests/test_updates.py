@@ -272,7 +272,7 @@ def n_duplicates(lab: Lab) -> list[int]:
     return sorted(int(n) for n in volumes["n_duplicates"])
 
 
-def test_a_copy_under_another_name_is_a_duplicate(lab: Lab) -> None:
+def test_line_10_a_copy_under_another_name_is_a_duplicate(lab: Lab) -> None:
     shutil.copy(lab.pile / "one" / "0002.dcm", lab.pile / "again.dcm")
     lab.convert()
     assert lab.codes() == {"stored": 7, "duplicate": 1}
@@ -280,7 +280,7 @@ def test_a_copy_under_another_name_is_a_duplicate(lab: Lab) -> None:
     check(lab.open())
 
 
-def test_a_transcoded_copy_is_a_duplicate(lab: Lab) -> None:
+def test_line_10_a_transcoded_copy_is_a_duplicate(lab: Lab) -> None:
     ds = dcmread(lab.pile / "one" / "0002.dcm")
     ds.compress(RLELossless, generate_instance_uid=False)
     (lab.pile / "0-first.dcm").write_bytes(to_bytes(ds))
@@ -292,7 +292,7 @@ def test_a_transcoded_copy_is_a_duplicate(lab: Lab) -> None:
     check(dataset)
 
 
-def test_the_stored_copy_wins_over_a_later_one(lab: Lab) -> None:
+def test_line_10_the_stored_copy_wins_over_a_later_one(lab: Lab) -> None:
     """The later copy would win by its syntax and its name."""
     path = lab.pile / "one" / "0002.dcm"
     plain = path.read_bytes()
@@ -329,7 +329,7 @@ def test_a_part_of_the_plan_that_is_deleted_takes_nothing_out(lab: Lab) -> None:
     assert lab.codes() == {"stored": 7}
 
 
-def test_a_conflict_ends_when_the_wrong_copy_is_removed(lab: Lab) -> None:
+def test_line_10_a_conflict_ends_when_the_wrong_copy_is_removed(lab: Lab) -> None:
     path, wrong = lab.pile / "one" / "0002.dcm", lab.pile / "wrong.dcm"
     shutil.copy(path, wrong)
     change_pixel(wrong)
