@@ -18,6 +18,8 @@ Stage = Literal["list", "index", "resolve", "plan", "encode"]
 Kind = Literal["volume", "timeseries", "projection", "cine", "slide", "secondary"]
 Profile = Literal["slice", "balanced", "patch"]
 Codec = Literal["none", "lz4", "zstd"]
+Way = Literal["rule", "region", "detector"]
+"""How text in the pixels was found: a device's rule, ultrasound regions, a detector."""
 Irregular = Literal["split", "pad", "reject"]
 
 
@@ -128,6 +130,30 @@ class Meaning:
     display: str | None = None
     real_world_values: str | None = None
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of pixels: rows [top, bottom), columns [left, right)."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """One region that is blanked in the pixels of an instance.
+
+    `frames` are the numbers of its frames, from 0. `score` is the detector's, from 0
+    to 1; None where a rule or geometry says so. What was read there is never told.
+    """
+
+    box: Box
+    frames: tuple[int, ...]
+    way: Way
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
