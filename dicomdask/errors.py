@@ -74,6 +74,10 @@ CODES: Final[dict[str, str]] = {
     "presentation state, a waveform, …), so it was not passed.",
     "unclean-stream": "Pixels in this transfer syntax cannot be cleaned of comments; "
     "transcode them first.",
+    # text in the pixels
+    "unclean-pixels": "The pixels could not be looked at for text, or not be blanked "
+    "where it stands, so none of them was kept; transcode them to an uncompressed "
+    "transfer syntax, or leave the instance out.",
     # anywhere
     "deid-failed": "The header could not be de-identified, so nothing of it was kept.",
     "unexpected": "An unforeseen error; the sentence names its class only.",

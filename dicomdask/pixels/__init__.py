@@ -3,6 +3,7 @@
 Nothing damaged becomes pixels, and colour is held as RGB.
 """
 
+from dicomdask.pixels.blanks import blank
 from dicomdask.pixels.check import (
     check_pixels,
     decoded_bytes,
@@ -18,6 +19,7 @@ from dicomdask.pixels.reference import reference_frame, reference_frames
 
 __all__ = [
     "FrameDecoder",
+    "blank",
     "check_pixels",
     "cut_tile",
     "decode_frame",

@@ -1,0 +1,5 @@
+"""Blank rectangles of pixels: in decoded frames, and inside the files they are of."""
+
+from dicomdask.pixels.blanks.rule import blank
+
+__all__ = ["blank"]

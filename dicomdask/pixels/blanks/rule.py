@@ -1,0 +1,80 @@
+"""What a blanked pixel becomes: the darkest that is displayed, of one rule for all."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from dicomdask.model import Box
+from dicomdask.pixels.form import MONOCHROME, PALETTE
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_LUMA: Final = np.array([299, 587, 114])
+"""Thousandths of Y that R, G and B give (PS3.3 section C.7.6.3.1.2)."""
+
+
+def blank(frame: Array, boxes: Sequence[Box], photometric: str) -> Array:
+    """Return a decoded frame with its boxes blank; the frame itself stays.
+
+    Monochrome becomes what displays darkest of the frame: its smallest value outside
+    the boxes, of MONOCHROME1 its largest. Colour becomes black; what had a palette the
+    darkest colour outside the boxes, so that an index of the palette has it too. Where
+    boxes cover the frame, its own pixels tell instead of those outside.
+
+    Parameters
+    ----------
+    frame
+        Shape (rows, columns), or (rows, columns, 3) of RGB, as `decode_frame` gives.
+    boxes
+        Parts of a box beyond the frame are passed over.
+    photometric
+        The PhotometricInterpretation that the frame was stored in.
+    """
+    inside = mask_of(frame.shape[:2], boxes)
+    if not inside.any():
+        return frame
+    blanked = frame.copy()
+    blanked[inside] = blank_value(frame, inside, photometric)
+    return blanked
+
+
+def mask_of(shape: tuple[int, ...], boxes: Sequence[Box]) -> Array:
+    """Return which pixels of a frame lie in any box.
+
+    Parameters
+    ----------
+    shape
+        Rows and columns.
+    """
+    inside = np.zeros(shape, bool)
+    for box in boxes:
+        rows = slice(max(0, box.top), max(0, box.bottom))
+        inside[rows, max(0, box.left) : max(0, box.right)] = True
+    return inside
+
+
+def blank_value(frame: Array, inside: Array, photometric: str) -> Any:
+    """Return the value of blank pixels: one, or one for each of R, G and B.
+
+    Parameters
+    ----------
+    frame
+        A decoded frame; of a palette its colours, in RGB.
+    inside
+        The pixels to blank, shape (rows, columns).
+    """
+    told = frame if inside.all() else frame[~inside]
+    if photometric in MONOCHROME:
+        darkest = np.fmax if photometric == "MONOCHROME1" else np.fmin
+        return darkest.reduce(told, axis=None)
+    if photometric == PALETTE:
+        return _darkest(told.reshape(-1, 3))
+    return np.zeros(3, frame.dtype)
+
+
+def _darkest(colours: Array) -> Array:
+    """Return the colour of least luma; of equals the one with least R, then G."""
+    found = np.unique(colours, axis=0)
+    darkest: Array = found[np.argmin(found @ _LUMA)]
+    return darkest
