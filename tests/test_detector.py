@@ -1,0 +1,140 @@
+"""The detector: where text is drawn, boxes are; what fails or is late, is rejected."""
+
+import subprocess
+import sys
+import threading
+import traceback
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from dicomdask.burnedin import detector, network
+from dicomdask.errors import InputError, OptionError
+from dicomdask.model import Box
+
+
+def drawn(text: str, *, at: tuple[int, int], size: int, shape=(256, 320)) -> np.ndarray:
+    """Return a dark plane with a line of text, its upper left at (row, column)."""
+    plane = Image.new("L", (shape[1], shape[0]), 20)
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(plane).text((at[1], at[0]), text, fill=230, font=font)
+    return np.asarray(plane)
+
+
+def covered(image: np.ndarray, boxes: list[Box]) -> float:
+    """Return the share of what was drawn that lies in boxes."""
+    marked = image.reshape(*image.shape[:2], -1).max(axis=-1) > 128
+    inside = np.zeros(marked.shape, bool)
+    for box in boxes:
+        inside[box.top : box.bottom, box.left : box.right] = True
+    return float((marked & inside).sum() / marked.sum())
+
+
+@pytest.mark.parametrize("size", [12, 20, 36])
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_line_is_found_and_little_else(size, colour):
+    image = drawn("DOE JANE 1970-01-02", at=(100, 20), size=size, shape=(256, 480))
+    shown = np.stack([image, image // 2, image // 3], axis=-1) if colour else image
+    found = detector.find_text(shown)
+    boxes = [box for box, _ in found]
+    assert covered(image, boxes) > 0.98
+    assert all(box.top > 80 and box.bottom < 100 + 2 * size for box in boxes)
+    assert all(0 < score <= 1 for _, score in found)
+
+
+def test_a_moved_line_is_found_where_it_moved():
+    one, other = (
+        detector.find_text(drawn("MRN 0042", at=at, size=20))
+        for at in ((40, 40), (104, 72))
+    )
+    moved = [
+        Box(box.top + 64, box.left + 32, box.bottom + 64, box.right + 32)
+        for box, _ in one
+    ]
+    assert len(other) == len(moved) == 1
+    for field in ("top", "left", "bottom", "right"):
+        assert abs(getattr(moved[0], field) - getattr(other[0][0], field)) <= 3
+
+
+def test_the_same_image_gives_the_same_boxes_in_any_thread():
+    image = drawn("DOE JANE", at=(100, 20), size=20)
+    found = [detector.find_text(image)]
+    threads = [
+        threading.Thread(target=lambda: found.append(detector.find_text(image)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [found[0]] * 3
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 900), (33, 7), (40, 40, 3), (3, 1500)])
+def test_images_of_odd_shapes_without_text(shape):
+    assert detector.find_text(np.full(shape, 90, np.uint8)) == []
+
+
+def test_boxes_lie_inside_the_image():
+    image = drawn("EDGE OF THE IMAGE", at=(-4, -6), size=24, shape=(60, 200))
+    boxes = [box for box, _ in detector.find_text(image)]
+    assert boxes
+    for box in boxes:
+        assert 0 <= box.top < box.bottom <= 60
+        assert 0 <= box.left < box.right <= 200
+
+
+def test_what_is_late_is_rejected():
+    image = drawn("DOE JANE", at=(100, 20), size=20, shape=(1024, 1024))
+    detector.find_text(image[:32, :32])  # loaded before
+    with pytest.raises(InputError) as caught:
+        detector.find_text(image, deadline_s=0.01)
+    assert caught.value.code == "unclean-pixels"
+    assert detector.find_text(image)  # the next look has all its time
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("DOE^JANE"), MemoryError()])
+def test_a_fault_is_rejected_and_tells_nothing(monkeypatch, fault):
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(network, "find", fail)
+    with pytest.raises(InputError) as caught:
+        detector.find_text(np.zeros((64, 64), np.uint8))
+    assert caught.value.code == "unclean-pixels"
+    told = "".join(traceback.format_exception(caught.value))
+    assert type(fault).__name__ in told
+    assert "DOE" not in told
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("missing", ["onnxruntime", "cv2", "rapidocr"])
+def test_without_the_extra_the_message_says_what_to_install(monkeypatch, missing):
+    detector.require()
+    find_spec = detector.find_spec
+    monkeypatch.setattr(
+        detector, "find_spec", lambda name: None if name == missing else find_spec(name)
+    )
+    with pytest.raises(OptionError, match=r'pip install "dicomdask\[text\]"'):
+        detector.require()
+
+
+def test_a_package_without_its_model_is_missing(monkeypatch):
+    monkeypatch.setattr(detector, "_MODEL", "models/none.onnx")
+    with pytest.raises(OptionError, match="not whole"):
+        detector.require()
+
+
+def test_the_identity_names_package_and_model():
+    assert detector.identity().startswith("rapidocr ")
+    assert ".onnx" in detector.identity()
+
+
+def test_the_packages_are_loaded_by_a_look_only():
+    code = "import sys; from dicomdask.burnedin import detector; detector.require()\n"
+    code += "print([n for n in ('cv2', 'onnxruntime', 'rapidocr') if n in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
