@@ -18,7 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicomdask import header
+from dicomdask import header, pixels
 from dicomdask.deid import clean_file
 from dicomdask.deid.streams import clean_frame
 from dicomdask.errors import InputError
@@ -168,11 +168,67 @@ def test_damaged_streams_are_refused_or_decode(uid, cut):
     assert len(made) <= len(frame) + 2
 
 
-def test_what_is_not_known_is_refused_by_name():
-    ds, _ = image(JPEG2000Lossless)
-    ds.file_meta.TransferSyntaxUID = MPEG2MPML
+@pytest.mark.parametrize("marker", [0xFF64, 0xFF6F, 0xFF7F])
+def test_jpeg_2000_loses_segments_that_no_decoder_knows(marker):
+    frame = clean_frame(frame_of(image(JPEG2000Lossless)[0]), JPEG2000Lossless, 0)
+    main = frame.index(b"\xff\x52")
+    planted = frame[:main] + segment(marker, WORD) + frame[main:]
+    assert clean_frame(planted, JPEG2000Lossless, 0) == frame
+
+
+ONE_BIT = [
+    f"{kind}{end}"
+    for kind in ("liver", "liver_nonbyte_aligned")
+    for end in ("_rle.dcm", "_deflate.dcm")
+]
+
+
+@pytest.mark.parametrize("name", ONE_BIT)
+def test_compressed_segments_of_single_bits_keep_their_values(name, data):
+    [path] = data.rglob(name)
+    before = pixels.decode_frames(header.read_dataset(path.read_bytes()))
+    made, _ = cleaned(path.read_bytes())
+    after = pixels.decode_frames(header.read_dataset(made))
+    assert before.any()
+    assert np.array_equal(after, before)
+
+
+@pytest.mark.parametrize("end", ["53", "55"])
+def test_retired_jpegs_are_cleaned(end, data):
+    [path] = data.rglob(f"CTImage.dcm_JPEG*.4.{end}.dcm")
+    made, read = cleaned(path.read_bytes())
+    assert read.file_meta.TransferSyntaxUID.endswith(end)
+    source = header.read_dataset(path.read_bytes())
+    before, after = map(pixels.decode_frames, (source, header.read_dataset(made)))
+    assert np.array_equal(after, before)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (3, 5)])
+def test_encapsulated_pixels_that_are_not_compressed_are_unwrapped(shape):
+    frames = np.arange(3 * shape[0] * shape[1], dtype=np.uint8).reshape(3, *shape)
+    ds = make_instance(pixels=frames, NumberOfFrames=3, PixelRepresentation=0)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
+    ds.PixelData = encapsulate([frame.tobytes() + WORD for frame in frames])
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.98"
+    data, read = cleaned(ds_bytes(ds))
+    assert b"QDEAD" not in data
+    assert read.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+    assert np.array_equal(read.pixel_array, frames)
+    ds.NumberOfFrames = 4
     with pytest.raises(InputError) as caught:
-        clean_file(header.read_dataset(to_bytes(ds)), RESEARCH, KEY)
+        cleaned(ds_bytes(ds))
+    assert caught.value.code == "truncated"
+
+
+@pytest.mark.parametrize(
+    "uid", [MPEG2MPML, "1.2.840.10008.1.2.4.110", "1.2.840.113619.5.2"]
+)
+def test_what_is_not_known_is_refused_by_name(uid):
+    read = header.read_dataset(to_bytes(image(JPEG2000Lossless)[0]))
+    read.file_meta.TransferSyntaxUID = uid
+    with pytest.raises(InputError) as caught:
+        clean_file(read, RESEARCH, KEY)
     assert caught.value.code == "unclean-stream"
 
 

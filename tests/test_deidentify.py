@@ -14,6 +14,7 @@ import pydicom
 import pytest
 from click.testing import CliRunner
 from pydicom import Dataset
+from pydicom.uid import JPEGLSLossless, RLELossless
 
 import dicomdask
 from dicomdask import storage
@@ -155,6 +156,23 @@ def test_copies_that_differ_are_all_rejected_until_one_is_gone(tmp_path, run):
     assert run(folder, tmp_path / "out").outcomes["stored"] == 1
     [path] = dicom(tmp_path / "out")
     assert pydicom.dcmread(path).pixel_array[0, 0] == 1
+
+
+def test_copies_that_are_compressed_without_loss_are_duplicates(tmp_path, run):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, uid in enumerate((None, RLELossless, JPEGLSLossless)):
+        ds = make_instance(pixels=np.arange(64, dtype=np.int16).reshape(8, 8))
+        if uid:
+            ds.compress(uid, generate_instance_uid=False)
+        (folder / str(number)).write_bytes(to_bytes(ds))
+    assert run(folder, tmp_path / "out").codes == {"duplicate": 2, "stored": 1}
+    [path] = dicom(tmp_path / "out")
+    assert pydicom.dcmread(path).pixel_array[7, 7] == 63
+    other = make_instance(pixels=np.zeros((8, 8), np.int16))
+    (folder / "other").write_bytes(to_bytes(other))
+    assert run(folder, tmp_path / "out").codes == {"conflict": 4}
+    assert not dicom(tmp_path / "out")
 
 
 def test_a_finished_run_does_nothing_again_and_new_files_are_added(

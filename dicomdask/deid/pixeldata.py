@@ -8,8 +8,10 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
 )
 
 from dicomdask.deid.streams import clean_frame, is_cleanable
@@ -18,6 +20,14 @@ from dicomdask.errors import InputError
 PIXEL_DATA: Final = Tag(0x7FE00010)
 FLOATS: Final = {Tag(0x7FE00008): 4, Tag(0x7FE00009): 8}
 VRS: Final = {Tag(0x7FE00008): "OF", Tag(0x7FE00009): "OD"}
+NATIVE: Final = frozenset(
+    {
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+    }
+)
 ENCAPSULATED_NATIVE: Final = "1.2.840.10008.1.2.1.98"
 YBR_422: Final = "YBR_FULL_422"
 
@@ -27,8 +37,9 @@ def clean_pixels(dataset: Dataset) -> tuple[DataElement | None, UID]:
 
     Uncompressed pixels are trimmed to their image, and every bit outside Bits Stored is
     replaced: by the sign of signed values, by zero otherwise (PS3.5 section 8.1.1).
-    They are written in little endian. Compressed frames keep their entropy-coded bytes;
-    comments, application data and what follows an image go.
+    They are written in little endian, encapsulated ones (PS3.5 section A.4.11) as if
+    they were not. Compressed frames keep their entropy-coded bytes; comments,
+    application data and what follows an image go.
 
     Raises
     ------
@@ -48,9 +59,12 @@ def clean_pixels(dataset: Dataset) -> tuple[DataElement | None, UID]:
         n_values = _n_values(dataset)
         cut = _native(data, n_values * size, size, swap=syntax == ExplicitVRBigEndian)
         return _element(found[0], VRS[found[0]], cut), ExplicitVRLittleEndian
-    if not syntax.is_encapsulated:
+    if syntax in NATIVE:
         return _clean_native(dataset, data, syntax), ExplicitVRLittleEndian
-    if syntax == ENCAPSULATED_NATIVE or not is_cleanable(syntax):
+    if syntax == ENCAPSULATED_NATIVE:
+        joined = _unwrapped(dataset, data)
+        return _clean_native(dataset, joined, syntax), ExplicitVRLittleEndian
+    if not is_cleanable(syntax):
         raise InputError("unclean-stream")
     element = _element(PIXEL_DATA, "OB", _clean_frames(dataset, data, syntax))
     element.is_undefined_length = True
@@ -151,13 +165,33 @@ def _clear_bits(
 
 
 def _clean_frames(dataset: Dataset, data: bytes, syntax: UID) -> bytes:
-    wanted = n_frames(dataset)
     plane = _integer(dataset, "Rows") * _integer(dataset, "Columns")
+    if _integer(dataset, "BitsAllocated") == 1:
+        plane = -(-plane // 8)
+    frames = _frames(dataset, data)
+    cleaned = [clean_frame(frame, syntax, plane) for frame in frames]
+    return encapsulate(cleaned, has_bot=True)
+
+
+def _frames(dataset: Dataset, data: bytes) -> list[bytes]:
+    wanted = n_frames(dataset)
     try:
         frames = list(generate_frames(data, number_of_frames=wanted))[:wanted]
     except (ValueError, IndexError, EOFError):
         raise InputError("bad-pixels") from None
     if len(frames) < wanted:
         raise InputError("truncated")
-    cleaned = [clean_frame(frame, syntax, plane) for frame in frames]
-    return encapsulate(cleaned, has_bot=True)
+    return frames
+
+
+def _unwrapped(dataset: Dataset, data: bytes) -> bytes:
+    """Return encapsulated frames that are not compressed without what pads each."""
+    n_bits = _n_values(dataset) * _integer(dataset, "BitsAllocated")
+    nbytes, rest = divmod(n_bits, 8 * n_frames(dataset))
+    if rest and n_frames(dataset) > 1:  # frames of bits would have to be shifted
+        raise InputError("unclean-stream")
+    nbytes += bool(rest)
+    frames = _frames(dataset, data)
+    if any(len(frame) < nbytes for frame in frames):
+        raise InputError("truncated")
+    return b"".join(frame[:nbytes] for frame in frames)

@@ -30,12 +30,24 @@ from pydicom.uid import (
 from dicomdask.errors import InputError
 
 DEFLATED_FRAMES: Final = "1.2.840.10008.1.2.8.1"
+SPECTRAL_SELECTION: Final = "1.2.840.10008.1.2.4.53"
+FULL_PROGRESSION: Final = "1.2.840.10008.1.2.4.55"
+"""Retired JPEGs that can be decoded."""
 EOI, SOS, COM = 0xD9, 0xDA, 0xFE
 APP0, APP8, APP14, APP15 = 0xE0, 0xE8, 0xEE, 0xEF
 JFIF: Final = b"JFIF\0\1\1\0\0\1\0\1\0\0"
 """Version 1.1, no unit, square pixels, no thumbnail."""
 J2K_START, J2K_SOT, J2K_SOD, J2K_EOC = 0xFF4F, 0xFF90, 0xFF93, 0xFFD9
-J2K_COM, J2K_TLM, J2K_PLM = 0xFF64, 0xFF55, 0xFF57
+J2K_TLM, J2K_PLM = 0xFF55, 0xFF57
+J2K_CODING: Final = frozenset(
+    {
+        *(0xFF50, 0xFF51, 0xFF52, 0xFF53, 0xFF55, 0xFF56, 0xFF57, 0xFF58, 0xFF59),
+        *(0xFF5C, 0xFF5D, 0xFF5E, 0xFF5F, 0xFF60, 0xFF61, 0xFF63),
+        *range(0xFF70, 0xFF7A),
+    }
+)
+"""Marker segments of ISO/IEC 15444-1, -2 and -15 that say how to decode; of any other
+a decoder knows no more than to skip it."""
 JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  \r\n\x87\n"
 
 Clean = Callable[[bytes, int], bytes]
@@ -51,7 +63,7 @@ def clean_frame(frame: bytes, transfer_syntax: str, plane_bytes: int) -> bytes:
     transfer_syntax
         Its Transfer Syntax UID.
     plane_bytes
-        Rows times columns: the bytes of one RLE segment once it is decoded.
+        The bytes of one RLE segment once it is decoded: a byte a pixel, or its bit.
 
     Raises
     ------
@@ -153,7 +165,7 @@ def _clean_j2k(data: bytes, _: int) -> bytes:
         at, segment = _segment(data, at)
         if marker in (J2K_TLM, J2K_PLM):
             index.append(segment)
-        elif marker != J2K_COM:
+        elif marker in J2K_CODING:
             header.append(segment)
     tiles, has_changed = [], False
     while at < len(data) and _marker(data, at) == J2K_SOT:
@@ -192,7 +204,7 @@ def _tile_part(data: bytes, at: int) -> tuple[int, bytes, bool]:
     while _marker(data, at) != J2K_SOD:
         marker = _marker(data, at)
         at, segment = _segment(data, at)
-        kept.append(segment if marker != J2K_COM else b"")
+        kept.append(segment if marker in J2K_CODING else b"")
     body = b"".join(kept) + data[at:stop]
     new = 12 + len(body) if length else 0
     head = struct.pack(">HHHIBB", J2K_SOT, 10, tile, new, part, parts)
@@ -244,7 +256,7 @@ def _packed_length(segment: bytes, wanted: int) -> int:
             at, made = at + 2, made + 257 - code
         else:
             at += 1
-    if at > len(segment) or made > wanted:
+    if at > len(segment) or made > wanted + wanted % 2:  # one byte of padding
         raise InputError("bad-pixels")
     return at
 
@@ -266,6 +278,7 @@ CLEANERS: Final[Mapping[str, Clean]] = {
         (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1),
         _clean_jpeg,
     ),
+    **dict.fromkeys((SPECTRAL_SELECTION, FULL_PROGRESSION), _clean_jpeg),
     **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), _clean_jpeg),
     **dict.fromkeys(
         (JPEG2000Lossless, JPEG2000, JPEG2000MCLossless, JPEG2000MC), _clean_j2k

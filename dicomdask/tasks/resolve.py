@@ -237,7 +237,7 @@ def resolve_batch(name: str, *, work_url: str, memory: int | None = None) -> Cou
     states = [f"{one.url} {one.size} {one.token}" for one in instances]
     mark = resolve_key(work.require_job().key).digest("resolve", *states)
     with quiet(), Cell(Work, work_url) as cell, attempts.mark(mark):
-        read = partial(_read_apart, cell) if attempts.is_careful else _read_here
+        read = partial(read_apart, cell) if attempts.is_careful else _read_here
         found = [make_verdict(one, "resolve", "too-large") for one in large]
         for group in groups.values():
             found += resolve_group(group, read)
@@ -289,7 +289,8 @@ def _read_here(instance: Instance, data: bytes) -> Content:
     return guard(_content, instance, data)
 
 
-def _read_apart(cell: Cell, instance: Instance, data: bytes) -> Content:
+def read_apart(cell: Cell, instance: Instance, data: bytes) -> Content:
+    """Return what makes two copies the same, read in a process apart."""
     nbytes = instance.size + pixels.decoded_bytes(instance)
     return cell.call(_content, instance, data, nbytes=nbytes)
 

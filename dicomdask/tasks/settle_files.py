@@ -1,14 +1,16 @@
 """Settle: of several copies of one instance one file stays; every input is told."""
 
+import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
-from dicomdask import storage, tables
-from dicomdask.errors import CODES
-from dicomdask.model import Outcome
-from dicomdask.tasks.barrier import kind_of, quiet
+from dicomdask import header, storage, tables
+from dicomdask.errors import CODES, InputError
+from dicomdask.model import Instance, Outcome
+from dicomdask.tasks.barrier import guard, kind_of, quiet
 from dicomdask.tasks.files import (
     FileRow,
     Target,
@@ -17,7 +19,9 @@ from dicomdask.tasks.files import (
     source_of,
     target_of,
 )
+from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.measure import Counts, measured
+from dicomdask.tasks.resolve import read_apart, resolve_group
 from dicomdask.work import Work
 
 RECORD: Final = "_dicomdask"
@@ -80,12 +84,33 @@ def _decide(target: Target, group: list[FileRow]) -> list[FileRow]:
     there = [row for row in group if storage.exists(row.url)] or group[:1]
     gone = [row for row in group if row not in there]
     if len({row.pixel_digest for row in there}) > 1:
-        told = [_told(row, "conflict", "rejected") for row in there]
+        codes = _compare(target, there)
     else:
-        first, *others = there
-        told = [_written_again(target, first)]
-        told += [_told(row, "duplicate", "duplicate") for row in others]
-    return told + [_told(row, "source-changed", "rejected") for row in gone]
+        codes = ["stored", *["duplicate"] * (len(there) - 1)]
+    told = [_told(row, code) for row, code in zip(there, codes, strict=True)]
+    settled = [
+        _written_again(target, row) if row.code == "stored" else row for row in told
+    ]
+    return settled + [_told(row, "source-changed") for row in gone]
+
+
+def _compare(target: Target, rows: list[FileRow]) -> list[str]:
+    """Return the codes of copies that are written differently, by what they decode to.
+
+    As in `convert`: a copy that was compressed without loss is a duplicate.
+    """
+    try:
+        instances = [guard(_instance, row) for row in rows]
+    except InputError:
+        return ["conflict"] * len(rows)
+    with Cell(Work, target.work.url) as cell:
+        verdicts = resolve_group(instances, partial(read_apart, cell))
+    found = {verdict.url: verdict.code for verdict in verdicts}
+    return [found[row.url] for row in rows]
+
+
+def _instance(row: FileRow) -> Instance:
+    return header.read_instance(io.BytesIO(storage.read(row.url)), source_of(row))
 
 
 def _written_again(target: Target, row: FileRow) -> FileRow:
@@ -96,7 +121,8 @@ def _written_again(target: Target, row: FileRow) -> FileRow:
     return found
 
 
-def _told(row: FileRow, code: str, outcome: str) -> FileRow:
+def _told(row: FileRow, code: str) -> FileRow:
+    outcome = code if code in {"stored", "duplicate"} else "rejected"
     return replace(row, code=code, reason=CODES[code], outcome=outcome)
 
 
