@@ -6,6 +6,7 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.uid import CTImageStorage
 
 from dicomdask.deid import clean_header, header_json
+from dicomdask.deid.codes import is_public_code
 from dicomdask.errors import InputError
 from dicomdask.policy import CHARACTERISTICS, FULL_DATES, load_policy, table_rows
 from dicomdask.pseudonym import Key
@@ -249,3 +250,37 @@ def test_damaged_identity_is_an_error_without_value_or_chain(monkeypatch):
 
 def test_tag_of_a_table_row_resolves():
     assert tag_for_keyword("PatientID") in RESEARCH.actions
+
+
+@pytest.mark.parametrize(
+    "unit",
+    """
+    mm cm2 mm3 ml g g/ml kg/m2 /min {SUVbw}g/ml g/ml{SUVbw} cm2/ml{SUVbsa} {pixels}
+    {ratio} % [hnsf'U] mm[Hg] ms 1 1/s mm2/s um2/ms 10*-6.mm2/s 10*6/ml ml/100ml/s
+    mmol/l Bq/ml kBq/ml dB deg kV mA.s
+    """.split(),  # noqa: SIM905
+)
+def test_units_of_measurements_stay(unit):
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = unit, "UCUM", "x"
+    outer = Dataset()
+    outer.MeasurementUnitsCodeSequence = [item]
+    [cleaned] = clean_header(outer, RESEARCH, KEY).MeasurementUnitsCodeSequence
+    assert cleaned.CodeValue == unit
+    assert cleaned.CodeMeaning != "x"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "{Zaphod}",
+        "g{Zaphod}",
+        "Zaphod",
+        "mm Zaphod",
+        "12345678",
+        "123",
+        "am.as.d.h.d.a",
+    ],
+)
+def test_other_units_go(unit):
+    assert not is_public_code(unit, "UCUM")

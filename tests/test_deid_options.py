@@ -3,9 +3,13 @@
 What is expected is read from the columns of the table, not from the policy.
 """
 
+import io
+
+import pydicom
 import pytest
 from pydicom import DataElement, Dataset, Sequence
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomdask.deid import clean_header, header_json
 from dicomdask.deid.words import clean_text, identity_words
@@ -13,6 +17,7 @@ from dicomdask.policy import OPTION_CODES, load_policy, table_rows, vocabulary
 from dicomdask.policy.data import safe_private
 from dicomdask.policy.decide import SHARED_DATES
 from dicomdask.pseudonym import Key
+from dicomdask.standard import build
 from tests.builders import make_instance
 
 KEY = Key(b"0123456789abcdef")
@@ -173,6 +178,34 @@ def test_the_private_list_is_that_of_the_standard():
     assert all(row.group % 2 for row in safe_private())
 
 
+FRAMED = """
+   .. table:: Safe Private Attributes
+
+      +-------------+------------+----+----+---------+
+      | **Data      | **Private  |**VR|**VM|**Meaning|
+      | Element**   | Creator**  |**  |**  |**       |
+      +=============+============+====+====+=========+
+      | (7FD1,xx0A) | SIEMENS    | OB | 1  | Padding |
+      |             | SYNGO      |    |    |         |
+      |             | ULTRA-     |    |    |         |
+      |             | SOUND      |    |    |         |
+      +-------------+------------+----+----+---------+
+      | (0119,xx11) | SIEMENS    |    | 1-n|         |
+      |             | Ultrasound |    |    |         |
+      +-------------+------------+----+----+---------+
+
+   2. Another | note
+"""
+
+
+def test_the_private_list_is_read_from_the_text_of_the_standard():
+    assert list(build.private_rows(FRAMED)) == [
+        ("7fd1", "0a", "SIEMENS SYNGO ULTRA-SOUND", "OB", "1"),
+        ("0119", "11", "SIEMENS Ultrasound", "", "1-n"),
+    ]
+    assert list(build.private_rows("no table")) == []
+
+
 def test_safe_private_elements_stay_with_their_creator():
     ds = private(0x0019, "SIEMENS MR HEADER", (0x0C, "IS", 1000), (0x0A, "IS", 3))
     cleaned = clean_header(ds, SAFE, KEY)
@@ -204,6 +237,60 @@ def test_safe_private_elements_deep_inside():
     outer.DerivationImageSequence = [inner]
     item = clean_header(outer, SAFE, KEY).DerivationImageSequence[0]
     assert item[0x20011003].value == 800.0
+
+
+SC2000 = "SIEMENS Ultrasound SC2000"
+
+
+def in_private_sequence(tag, creator, inner):
+    """Return a data set as it is read: with the VR SQ, and with UN."""
+    ds = make_instance()
+    ds.add_new((tag >> 16, 0x0010), "LO", creator)
+    ds.add_new(tag, "SQ", [inner])
+    for uid in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        ds.file_meta.TransferSyntaxUID = uid
+        buffer = io.BytesIO()
+        ds.save_as(buffer, enforce_file_format=True)
+        yield pydicom.dcmread(io.BytesIO(buffer.getvalue()))
+
+
+def test_safe_private_sequences_are_looked_into():
+    inner = private(0x0129, SC2000, (0x07, "UI", "1.2.3.4"), (0x08, "OB", b"Zaphod"))
+    del inner.file_meta, inner.PixelData
+    inner.PatientComments = "Zaphod"
+    inner.private_block(0x0029, "ACME", create=True).add_new(1, "LO", "Zaphod")
+    for ds in in_private_sequence(0x01291006, SC2000, inner):
+        cleaned = clean_header(ds, SAFE, KEY)
+        [item] = cleaned[0x01291006].value
+        assert cleaned[0x01290010].value == SC2000
+        assert item[0x01291007].value == KEY.uid("1.2.3.4")
+        assert item.Rows == inner.Rows
+        assert 0x01291008 not in item  # nobody can tell what is in bytes
+        assert "Zaphod" not in str(cleaned)
+        assert 0x01291006 not in clean_header(ds, load_policy("research"), KEY)
+    for ds in in_private_sequence(0x01291006, "ACME", inner):
+        assert 0x01291006 not in clean_header(ds, SAFE, KEY)
+
+
+def test_what_is_listed_as_no_sequence_is_none():
+    ds = private(0x0129, SC2000, (0x07, "SQ", [Dataset()]), (0x00, "LO", "Zaphod"))
+    cleaned = clean_header(ds, SAFE, KEY)
+    assert not [element for element in cleaned if element.tag.is_private]
+
+
+@pytest.mark.parametrize(
+    ("vr", "value", "stays"),
+    [
+        ("FD", 2.5, True),
+        ("FD", [90.0, 97.0], False),
+        ("LO", "Zaphod", False),
+        ("DS", "2.5", False),
+        ("UN", b"Zaphod", False),
+    ],
+)
+def test_of_what_is_listed_without_a_vr_one_number_stays(vr, value, stays):
+    cleaned = clean_header(private(0x0119, SC2000, (0x11, vr, value)), SAFE, KEY)
+    assert (0x01191011 in cleaned) == stays
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,27 @@ def test_what_is_shown_is_what_is_done():
             assert (one.name in cleaned) == (one.action != "X"), one.name
 
 
+def test_private_sequences_that_stay_are_shown_with_what_is_in_them():
+    inner = Dataset()
+    inner.PatientComments = "Zaphod"
+    ds = make_instance()
+    block = ds.private_block(0x0129, "SIEMENS Ultrasound SC2000", create=True)
+    block.add_new(0x06, "SQ", [inner])
+    inner.private_block(0x0129, "SIEMENS Ultrasound SC2000", create=True).add_new(
+        0x07, "UI", "1.2.3"
+    )
+    for options, wanted in ((["retain-safe-private"], "U"), ([], "X")):
+        shown = {
+            one.tag: one
+            for one in explain(ds, load_policy("research", options=options))
+        }
+        assert shown["(0129,1006)"].action == wanted
+        if wanted == "U":
+            assert shown["(0129,1007)"].depth == 1
+            assert shown["(0129,1007)"].action == "K"
+            assert shown["(0010,4000)"].action == "X"
+
+
 @pytest.mark.parametrize("words", [["none.dcm"], ["--policy", "other"], ["a.toml"]])
 def test_what_cannot_be_shown_is_one_sentence(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -146,7 +146,7 @@ def clean_level(dataset: Dataset, context: Context) -> Dataset:
         if element is not None:
             kept[tag] = element
     if context.private:
-        for element in clean_private(dataset, context, _clean_sequence):
+        for element in clean_private(dataset, context, clean_sequence):
             kept[element.tag] = element
     if context.depth and (CODE_VALUE in dataset or LONG_CODE_VALUE in dataset):
         kept = _with_code(dataset, kept, is_required=context.is_required)
@@ -160,7 +160,7 @@ def clean_element(
     if rule.action == "Z":
         return None if rule.vr == "SQ" else make_element(tag, rule.vr, [])
     if rule.vr == "SQ":
-        return _clean_sequence(dataset, tag, context)
+        return clean_sequence(dataset, tag, context)
     if rule.is_bulk:
         is_profile = rule.keyword == "ICCProfile"
         clean = clean_profile if is_profile else clean_table
@@ -195,7 +195,7 @@ def _pseudonym(
     return make_element(tag, rule.vr, rule.clean(rule, [text], context) or [])
 
 
-def _clean_sequence(
+def clean_sequence(
     dataset: Dataset, tag: BaseTag, context: Context
 ) -> DataElement | None:
     """Return a sequence with its items cleaned; None if nothing of it remains."""

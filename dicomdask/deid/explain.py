@@ -13,6 +13,7 @@ from dicomdask.deid.clean import (
     MAX_DEPTH,
     PIXEL_GROUPS,
     clean_element,
+    clean_sequence,
     context_of,
     items_of,
 )
@@ -25,6 +26,8 @@ from dicomdask.pseudonym import Key
 UNPROVED: Final = "what stands there does not show that it names nobody"
 PIXELS: Final = "pixels are stored apart, or rejected where they may hold text"
 MARKED: Final = frozenset({0x00100010, 0x00100020})
+SAID: Final = frozenset({0x00120062, 0x00120063, 0x00120064, 0x00280303})
+"""What `clean.mark` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,14 @@ def explain(dataset: Dataset, policy: Policy) -> list[Explained]:
 
 
 def _explain(dataset: Dataset, policy: Policy, context: Context) -> Iterator[Explained]:
-    kept = {one.tag for one in clean_private(dataset, context, _stays_as_sequence)}
+    found = list(clean_private(dataset, context, clean_sequence))
+    kept = {one.tag for one in found}
+    sequences = {one.tag for one in found if one.VR == "SQ"}
     for tag in sorted(dataset.keys()):
         element: Any = dataset.get_item(tag)
         action, reason = _decide(dataset, tag, policy, context, kept)
+        if tag in sequences:
+            action, reason = "U", f"{reason}; looked into"
         yield Explained(
             depth=context.depth,
             tag=f"({tag.group:04X},{tag.element:04X})",
@@ -62,7 +69,8 @@ def _explain(dataset: Dataset, policy: Policy, context: Context) -> Iterator[Exp
             action=action,
             reason=reason,
         )
-        if action == "U" and context.depth < MAX_DEPTH and _is_sequence(tag, context):
+        is_sequence = tag in sequences or _is_sequence(tag, context)
+        if action == "U" and context.depth < MAX_DEPTH and is_sequence:
             inner = replace(context, depth=context.depth + 1)
             for item in items_of(element, dataset):
                 yield from _explain(item, policy, inner)
@@ -71,10 +79,6 @@ def _explain(dataset: Dataset, policy: Policy, context: Context) -> Iterator[Exp
 def _is_sequence(tag: BaseTag, context: Context) -> bool:
     rule = context.rules.get(int(tag))
     return rule is not None and rule.vr == "SQ"
-
-
-def _stays_as_sequence(*_: Any) -> None:
-    return None
 
 
 def _decide(
@@ -93,7 +97,11 @@ def _decide(
     owner = Tag(tag.group, tag.element >> 8)
     creator = decoded(dataset, owner) if tag.is_private and owner in dataset else None
     decision = policy.decision(int(tag), element.VR or "UN", creator=creator)
-    if policy.name == "none" or decision.action in {"X", "Z"}:
+    if policy.name == "none":
+        return decision.action, decision.reason
+    if int(tag) in SAID and not context.depth:
+        return "X", "written anew: it says what was done"
+    if decision.action in {"X", "Z"}:
         return decision.action, decision.reason
     if int(tag) in MARKED and not context.depth:
         return "D", decision.reason

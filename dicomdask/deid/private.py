@@ -52,9 +52,10 @@ def _clean(
     clean_sequence: CleanSequence,
 ) -> DataElement | None:
     element: Any = dataset.get_item(tag)
+    if "SQ" in {rule.vr, element.VR}:
+        told = rule.vr or "SQ"
+        return clean_sequence(dataset, tag, context) if told == "SQ" else None
     vr = rule.vr or element.VR
-    if element.VR == "SQ":
-        return None if rule.vr else clean_sequence(dataset, tag, context)
     if vr in FORMATS or rule.vr:
         read = read_values(element, vr, signed=context.signed)
     elif vr in TEXT_VRS:

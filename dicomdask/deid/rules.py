@@ -116,6 +116,12 @@ def _keep_numbers(rule: Rule, values: Values, context: Context) -> Values | None
     return values if len(values) <= rule.max_values else None
 
 
+def _keep_plain(rule: Rule, values: Values, context: Context) -> Values | None:
+    """Keep numbers where nobody told what an element holds."""
+    is_number = all(isinstance(one, int | float) for one in values)
+    return _keep_numbers(rule, values, context) if is_number else None
+
+
 def _keep_decimals(rule: Rule, values: Values, context: Context) -> Values | None:
     if not all(text == "" or NUMBER.fullmatch(text) for text in values):
         return None
@@ -304,7 +310,7 @@ def cleans_text(policy: Policy) -> bool:
 
 def _keep_private(vr: str, decision: Decision) -> Clean:
     if decision.is_proved:
-        return _VALUE_RULES.get(vr, _keep_terms)
+        return _VALUE_RULES.get(vr, _keep_terms) if vr else _keep_plain
     return _AS_IS_RULES.get(vr, _as_it_is)
 
 

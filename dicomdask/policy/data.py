@@ -22,7 +22,7 @@ FILES: Final = (
 """What decides what a policy does."""
 
 MANY: Final = 65536
-SAFE_PRIVATE_EDITION: Final = "PS3.15 table E.3.10-1"
+SAFE_PRIVATE_EDITION: Final = "PS3.15 2020c table E.3.10-1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ def private_decisions(
     """Return the decision on private elements that may stay, with their VR."""
     found: dict[Private, tuple[Decision, str, int]] = {}
     for row in safe_private() if SAFE_PRIVATE in options else ():
-        if row.vr not in {*BINARY_VRS, "SQ"}:  # nobody can tell what is in there
+        if row.vr not in BINARY_VRS:  # nobody can tell what is in there
             decision = Decision("K", f"{SAFE_PRIVATE_EDITION}: {row.creator}")
             found[row.creator, row.group, row.element] = (
                 decision,

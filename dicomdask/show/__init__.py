@@ -376,7 +376,7 @@ STATEMENT = """\
 # De-identification: policy {name}
 
 Digest of all rules: `{digest}`.
-Table E.1-1 of PS3.15 2024e, safe private elements of table E.3.10-1.
+Table E.1-1 of PS3.15 2024e, safe private elements of table E.3.10-1 (2020c).
 
 Applied, and written to De-identification Method Code Sequence (0012,0064):
 

