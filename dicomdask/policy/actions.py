@@ -25,7 +25,7 @@ from dicomdask.policy.decide import (
 from dicomdask.policy.files import FileRule, parse_policy
 from dicomdask.policy.options import BASIC_CODE, OPTION_CODES, POLICIES, check_options
 
-RULES_VERSION: Final = 2
+RULES_VERSION: Final = 3
 """Raised when the code changes what a policy does."""
 FIRST_GROUP: Final = 8
 """Commands and file meta lie before it, and are never kept."""

