@@ -109,6 +109,10 @@ class Instance:
     red_palette_color_lookup_table_descriptor: tuple[float, ...] = ()
     frame_facts: bytes = b""
     frame_time: float | None = None
+    float_pixel_padding_value: float | None = None
+    float_pixel_padding_range_limit: float | None = None
+    double_float_pixel_padding_value: float | None = None
+    double_float_pixel_padding_range_limit: float | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -283,7 +287,7 @@ class PlannedVolume:
     tilt_degrees: float
     axis_keyword: str | None
     axis_values: tuple[str, ...]
-    padding: tuple[int, ...]
+    padding: tuple[float, ...]
     n_missing: int
     n_duplicates: int
     warnings: tuple[str, ...]
@@ -321,7 +325,7 @@ class PlannedVolume:
         return sum({frame.url: frame.size for frame in self.frames}.values())
 
     @property
-    def fill_value(self) -> int:
+    def fill_value(self) -> float:
         """Return what stands where a slice is missing: padding, or 0 without any."""
         return self.padding[0] if self.padding else 0
 

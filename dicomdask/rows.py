@@ -6,6 +6,7 @@ A task makes the rows of its own shard; `merge_parts` joins the shards of one vo
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
 from dicomdask import tables
 from dicomdask.model import Meaning, PlannedFrame, PlannedVolume
-from dicomdask.values import Statistics, merge
+from dicomdask.values import Distribution, Statistics, Transform, merge, pool
 
 Header = Mapping[str, Mapping[str, Any]]
 """A de-identified header in the DICOM JSON model (PS3.18 F.2)."""
@@ -172,8 +173,15 @@ def part_of(
     *,
     zarr_json: str,
     shard_bytes: int,
+    intensities: Distribution | None = None,
 ) -> Row:
-    """Return the part that one task hands to the commit; see `tables.PART`."""
+    """Return the part that one task hands to the commit; see `tables.PART`.
+
+    Parameters
+    ----------
+    intensities
+        The modality values, where `statistics` do not tell them: slopes vary.
+    """
     constant = frames.constant
     names = {
         "volume_id": volume.volume_id,
@@ -190,6 +198,7 @@ def part_of(
         "counts": statistics.counts,
         "n_padding": statistics.n_padding,
         "n_nonfinite": statistics.n_nonfinite,
+        "intensities": _record(intensities),
     }
 
 
@@ -375,7 +384,8 @@ def merge_parts(parts: Sequence[Row]) -> Row:
     for name in tables.VOLUME_ATTRIBUTES:
         first, *others = (row[name] for row in rows)
         volume[name] = first if all(other == first for other in others) else None
-    volume["statistics"] = _statistics(parts).summary()
+    counted = [_statistics(part) for part in parts]
+    volume["statistics"] = reduce(merge, counted).summary()
     instances: dict[str, Row] = {}  # one may have frames in several shards
     for part, header in zip(parts, headers, strict=True):
         for row in part["instances"]:
@@ -389,6 +399,7 @@ def merge_parts(parts: Sequence[Row]) -> Row:
             for row in part["frames"]
         ],
         "instances": list(instances.values()),
+        "fingerprint": _fingerprint_row(volume, _intensities(parts, counted)),
     }
 
 
@@ -405,15 +416,45 @@ def _with_elements(row: Row, header: Header, constant: Header) -> Row:
     return row | {"header": to_text(json.loads(row["header"]) | moved)}
 
 
-def _statistics(parts: Sequence[Row]) -> Statistics:
-    total: Statistics | None = None
-    for part in parts:
-        values = np.asarray(part["values"], np.int64)
-        if part["volume"]["dtype"].startswith("float"):
-            values = values.view(np.float64)
-        counts = np.asarray(part["counts"], np.int64)
-        one = Statistics(values, counts, part["n_padding"], part["n_nonfinite"])
-        total = one if total is None else merge(total, one)
-    if total is None:
-        raise ValueError("a volume has at least one part")
-    return total
+def _statistics(part: Row) -> Statistics:
+    values = np.asarray(part["values"], np.int64)
+    if part["volume"]["dtype"].startswith("float"):
+        values = values.view(np.float64)
+    counts = np.asarray(part["counts"], np.int64)
+    return Statistics(values, counts, part["n_padding"], part["n_nonfinite"])
+
+
+def _intensities(
+    parts: Sequence[Row], counted: Sequence[Statistics]
+) -> Distribution | None:
+    """Return the modality values of a volume; None where a shard does not tell them."""
+    found = [*map(_modality_values, parts, counted)]
+    known = [one for one in found if one is not None]
+    return pool(known) if len(known) == len(found) else None
+
+
+def _modality_values(part: Row, counted: Statistics) -> Distribution | None:
+    told = part.get("intensities")  # tasks of earlier versions left none
+    if told is not None:
+        return Distribution.from_record(told)
+    row = part["volume"]
+    is_scaled = row["slope"] is not None and row["intercept"] is not None
+    if not is_scaled and row["modality_lut"] is None:
+        return None
+    slope, intercept = (row["slope"], row["intercept"]) if is_scaled else (1, 0)
+    transform = Transform.of(slope, intercept, row["modality_lut"])
+    return transform.distribution(counted)
+
+
+def _record(found: Distribution | None) -> Row | None:
+    return None if found is None else found.to_record()
+
+
+def _fingerprint_row(volume: Row, intensities: Distribution | None) -> Row:
+    names = ("volume_id", "revision", "series_key", "Modality", "units", "spacing_mm")
+    pairs = zip(volume["dimensions"], volume["shape"], strict=True)
+    return {
+        **{name: volume[name] for name in names},
+        "shape": [extent for axis, extent in pairs if axis in "zyx"],
+        "intensities": _record(intensities),
+    }

@@ -27,6 +27,7 @@ def rows_of(series: str, n: int) -> dict[str, list[dict[str, Any]]]:
     sources = [f"{series}-{k:02d}" for k in range(n)]
     return {
         "volumes": [dict(key, n_frames=n)],
+        "fingerprints": [dict(key, shape=[n, 4, 4])],
         "frames": [dict(key, z=z, source_key=s) for z, s in enumerate(sources)],
         "instances": [dict(key, SOPInstanceUID=s, source_key=s) for s in sources],
         "inputs": [{"source_key": s, "outcome": "stored"} for s in sources],

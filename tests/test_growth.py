@@ -26,7 +26,13 @@ from tests.conftest import Convert
 from tests.test_updates import check
 
 SLICES = 3
-PART_ROWS = {"volumes": 16, "frames": 64, "instances": 32, "inputs": 64}
+PART_ROWS = {
+    "volumes": 16,
+    "frames": 64,
+    "instances": 32,
+    "inputs": 64,
+    "fingerprints": 16,
+}
 COUNTS = (
     "objects read",
     "objects written",
@@ -163,7 +169,12 @@ def test_the_sums_of_a_commit_are_those_of_its_tables(grown: Grown) -> None:
     assert dataset.commit.codes == {"stored": counts["inputs"]}
     names = ("n_frames", "raw_bytes", "stored_bytes")
     wanted = {name: int(volumes[name].sum()) for name in names}
-    assert dataset.commit.statistics == {"CT": {"volumes": len(volumes), **wanted}}
+    found = dict(dataset.commit.statistics["CT"])
+    [told] = found.pop("fingerprints")
+    assert found == {"volumes": len(volumes), **wanted}
+    assert told["n_volumes"] == told["n_pooled"] == len(volumes)
+    counted = [one["n_values"] for one in volumes["statistics"]]
+    assert told["n_values"] == sum(counted)
     assert list(volumes["volume_id"]) == sorted(volumes["volume_id"])
 
 
@@ -176,6 +187,7 @@ def test_the_dataset_equals_one_made_from_scratch(
     for name in tables.SCHEMAS:
         assert rows_of(found, name) == rows_of(wanted, name)
     assert found.commit.counts == wanted.commit.counts
+    assert found.commit.statistics == wanted.commit.statistics
     n_days = len(grown.costs)
     frames = Counter(found.volumes["n_frames"].astype(int))
     assert frames == {SLICES + 1: n_days - 1, SLICES: n_days + 1}

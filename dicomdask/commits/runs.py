@@ -20,6 +20,7 @@ PART_ROWS: Final = {
     "frames": 1 << 16,
     "instances": 1 << 14,
     "inputs": 1 << 16,
+    "fingerprints": 1 << 9,
 }
 """The rows of a full part: a few MB, since a series that goes rewrites one."""
 FACTOR: Final = 4

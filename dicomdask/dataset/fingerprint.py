@@ -13,11 +13,38 @@ COLUMNS: Final = (
 )
 """The columns of `tables/volumes` that a fingerprint is made of."""
 
+UNKNOWN: Final = "unknown"
+"""The modality of volumes that tell none, as a commit's statistics name it."""
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
+def told(statistics: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame | None:
+    """Return the fingerprint that a commit tells, or None.
+
+    Parameters
+    ----------
+    statistics
+        Those of the commit, by modality.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a modality and units; see `values.Fingerprint.summary`.
+    """
+    if not all("fingerprints" in found for found in statistics.values()):
+        return None
+    rows = [
+        {"Modality": None if modality == UNKNOWN else modality}
+        | {name: value for name, value in one.items() if name != "pooled"}
+        for modality, found in statistics.items()
+        for one in found["fingerprints"]
+    ]
+    return pd.DataFrame(rows, columns=None if rows else [])
+
+
 def fingerprint(volumes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a modality and units; pure.
+    """Return one row a modality and units, out of rows of volumes; pure.
 
     Parameters
     ----------
@@ -31,7 +58,8 @@ def fingerprint(volumes: pd.DataFrame) -> pd.DataFrame:
         spatial axes as most have; n_values, mean, std, percentile_0.5, _50 and _99.5 of
         modality values, padding left out, over volumes of one slope (n_pooled of them).
         Mean and standard deviation are those of all voxels together; percentiles are
-        read from curves through those that are kept of each volume.
+        read from curves through those that are kept of each volume, and nobody knows
+        how far off they are.
     """
     rows = []
     for (modality, units), group in volumes.groupby(

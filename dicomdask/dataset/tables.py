@@ -64,6 +64,11 @@ class Tables:
         return self._table("inputs")
 
     @cached_property
+    def fingerprints(self) -> pd.DataFrame:
+        """One row a volume: the values that the fingerprint is pooled from."""
+        return self._table("fingerprints")
+
+    @cached_property
     def _rows(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.volumes["volume_id"])}
 
@@ -101,9 +106,13 @@ class Tables:
     def fingerprint(self) -> pd.DataFrame:
         """Return spacings, shapes and intensities, one row a modality and units.
 
-        It is worked out of the statistics of the volumes of this commit, so new volumes
-        count at once and no voxel is read; see `dataset.fingerprint`.
+        The commit tells it, so that neither tables nor voxels are read. One of an
+        earlier version does not: then it is worked out of the statistics of its
+        volumes; see `dataset.fingerprint`.
         """
+        told = fingerprint.told(self.commit.statistics)
+        if told is not None:
+            return told
         return fingerprint.fingerprint(self.volumes[list(fingerprint.COLUMNS)])
 
     def split(

@@ -39,6 +39,8 @@ _NUMBER: Final = (
     *("slice_thickness", "spacing_between_slices", "gantry_detector_tilt"),
     *("echo_time", "repetition_time", "inversion_time", "flip_angle", "trigger_time"),
     *("diffusion_b_value", "rescale_slope", "rescale_intercept", "frame_time"),
+    *("float_pixel_padding_value", "float_pixel_padding_range_limit"),
+    *("double_float_pixel_padding_value", "double_float_pixel_padding_range_limit"),
 )
 _NUMBERS: Final = (
     *("pixel_spacing", "imager_pixel_spacing", "image_position_patient"),

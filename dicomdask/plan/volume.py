@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from typing import Final
 
 import numpy as np
@@ -164,11 +164,22 @@ def _state(frame: Frame) -> str:
     return state if frame.is_only else f"{state} {frame.facts.frame_number - 1}"
 
 
-def _padding(instance: Instance) -> tuple[int, ...]:
-    """Return the padding value, or its range (PS3.3 C.7.5.1.1.2)."""
-    value, limit = instance.pixel_padding_value, instance.pixel_padding_range_limit
-    if value is None:
+PADDING: Final = {"FloatPixelData": "float_", "DoubleFloatPixelData": "double_float_"}
+"""What the padding of floats is named by (PS3.3 sections C.7.6.24 and C.7.6.25)."""
+
+
+def _padding(instance: Instance) -> tuple[float, ...]:
+    """Return the padding value, or its range (PS3.3 C.7.5.1.1.2).
+
+    NaN and infinities are no values anyway.
+    """
+    kind = PADDING.get(instance.pixel_keyword or "", "")
+    value = getattr(instance, f"{kind}pixel_padding_value")
+    limit = getattr(instance, f"{kind}pixel_padding_range_limit")
+    if value is None or not isfinite(value):
         return ()
+    if limit is not None and not isfinite(limit):
+        limit = None
     return (value,) if limit is None else (min(value, limit), max(value, limit))
 
 

@@ -106,8 +106,12 @@ def stages_lines(stages: Sequence[StageUse]) -> list[str]:
 
 
 def info_document(commit: Commit, store: str) -> dict[str, Any]:
-    """Return what `info --json` prints."""
-    return {"store": store, **asdict(commit)}
+    """Return what `info --json` prints; fingerprints stand apart."""
+    statistics = {
+        modality: {n: sums for n, sums in found.items() if n != "fingerprints"}
+        for modality, found in commit.statistics.items()
+    }
+    return {"store": store, **asdict(commit), "statistics": statistics}
 
 
 def info_text(commit: Commit, store: str) -> str:

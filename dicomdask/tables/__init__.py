@@ -33,6 +33,7 @@ SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "frames": ("volume_id", "t", "z"),
     "instances": ("volume_id", "SOPInstanceUID"),
     "inputs": ("source_key",),
+    "fingerprints": ("volume_id",),
 }
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -40,6 +41,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "frames": ("series_key", "volume_id", "t", "z"),
     "instances": ("series_key", "volume_id", "SOPInstanceUID"),
     "inputs": ("source_key",),
+    "fingerprints": ("series_key", "volume_id"),
 }
 """The order of rows within a run; by the first of these rows are dropped."""
 
@@ -49,6 +51,7 @@ HEAVY: Final[dict[str, tuple[str, ...]]] = {
     ),
     "frames": ("modality_lut", "display"),
     "instances": ("header",),
+    "fingerprints": ("intensities",),
 }
 """Columns that take most of a table, and that few look at."""
 

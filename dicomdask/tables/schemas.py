@@ -26,6 +26,18 @@ STATISTICS: Final = pa.struct(
 )
 """Statistics of the stored values of a volume, padding left out."""
 
+DISTRIBUTION: Final = pa.struct(
+    {
+        "lows": _NUMBERS,
+        "highs": _NUMBERS,
+        "counts": _COUNTS,
+        "exponent": pa.int64(),
+        "total": pa.string(),
+        "squares": pa.string(),
+    }
+)
+"""How many values lie where; see `values.Distribution`."""
+
 VOLUME_ATTRIBUTES: Final[dict[str, pa.DataType]] = {
     "PatientID": pa.string(),
     "PatientSex": pa.string(),
@@ -160,11 +172,26 @@ INPUTS: Final = pa.schema(
     }
 )
 
+FINGERPRINTS: Final = pa.schema(
+    {
+        "volume_id": pa.string(),
+        "revision": pa.string(),
+        "series_key": pa.string(),
+        "Modality": pa.string(),
+        "units": pa.string(),
+        "shape": _COUNTS,
+        "spacing_mm": _NUMBERS,
+        "intensities": DISTRIBUTION,
+    }
+)
+"""One row a volume: what the fingerprint of a dataset is pooled from."""
+
 SCHEMAS: Final[dict[str, pa.Schema]] = {
     "volumes": VOLUMES,
     "frames": FRAMES,
     "instances": INSTANCES,
     "inputs": INPUTS,
+    "fingerprints": FINGERPRINTS,
 }
 """The tables of a dataset."""
 
@@ -177,6 +204,7 @@ PART: Final = pa.schema(
         "counts": _COUNTS,
         "n_padding": pa.int64(),
         "n_nonfinite": pa.int64(),
+        "intensities": DISTRIBUTION,
     }
 )
 """What one task hands to the commit, de-identified: one row of nested tables."""

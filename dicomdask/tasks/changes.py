@@ -344,6 +344,9 @@ class _Rows:
                 ),
                 "frames": _flat(merged, "frames"),
                 "instances": _flat(merged, "instances"),
+                "fingerprints": tables.to_table(
+                    "fingerprints", [one["fingerprint"] for one in merged]
+                ),
             }
         if self.inputs.num_rows:
             yield {"inputs": self.inputs}

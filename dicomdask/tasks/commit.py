@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from dicomdask.commits import Change, Commit, TablePart
 from dicomdask.errors import ForgottenError, PlanError, StoreError
 from dicomdask.model import PlannedVolume
 from dicomdask.pseudonym import Key, resolve_key
-from dicomdask.tasks import places
+from dicomdask.tasks import fingerprint, places
 from dicomdask.tasks.changes import Proposal, propose
 from dicomdask.tasks.memory import (
     Memory,
@@ -106,6 +107,7 @@ def commit(work: Work, *, now: str) -> Commit | None:
         )
     memory = read_memory(work)
     tried: list[tuple[Commit | None, Proposal]] = []
+    make = partial(_describe, job=job, key=key, now=now)
 
     def change_of(parent: Commit | None) -> Change:
         _require_planned_without(planned, parent)
@@ -121,7 +123,7 @@ def commit(work: Work, *, now: str) -> Commit | None:
         return found.change
 
     def describe(n: int, parts: Mapping[str, tuple[TablePart, ...]]) -> Commit:
-        return _describe(n, parts, job=job, key=key, now=now)
+        return make(n, parts, parent=tried[-1][0])
 
     made = commits.publish(store, change_of, describe)
     parent, proposal = tried[-1]
@@ -163,12 +165,13 @@ def _describe(
     n: int,
     parts: Mapping[str, tuple[TablePart, ...]],
     *,
+    parent: Commit | None,
     job: Job,
     key: Key,
     now: str,
 ) -> Commit:
     policy = job_policy(job)
-    counts, codes, statistics = summaries(str(job.store), parts)
+    counts, codes, statistics = summaries(str(job.store), parts, parent=parent)
     return Commit(
         n=n,
         created=now,
@@ -188,13 +191,24 @@ def _describe(
 
 
 def summaries(
-    store: str, parts: Mapping[str, tuple[TablePart, ...]]
+    store: str,
+    parts: Mapping[str, tuple[TablePart, ...]],
+    *,
+    parent: Commit | None,
 ) -> tuple[dict[str, int], Mapping[str, int], Mapping[str, Any]]:
-    """Return what a commit says of its tables: counts, codes and statistics."""
+    """Return what a commit says of its tables: counts, codes and statistics.
+
+    The latter are sums by modality, with the fingerprints of its volumes.
+    """
     sums = {name: commits.total(store, name, found) for name, found in parts.items()}
     counts = {name: sum(part.rows for part in found) for name, found in parts.items()}
     outcomes, codes = (sums["inputs"].get(one, {}) for one in ("outcome", "code"))
-    return counts | dict(outcomes), codes, sums["volumes"]
+    pooled = fingerprint.pooled(store, parts, parent)
+    statistics = {
+        name: {**found, "fingerprints": pooled[name]} if name in pooled else found
+        for name, found in sums["volumes"].items()
+    }
+    return counts | dict(outcomes), codes, statistics
 
 
 def kept_settings(job: Job, key: Key) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.planning import job_policy
 from dicomdask.tasks.resolve import make_verdict
 from dicomdask.tasks.sources import Portion, fetch, portions, take
-from dicomdask.values import Statistics, statistics
+from dicomdask.values import Distribution, Statistics, Transform, pool, statistics
 from dicomdask.work import Job, Work
 
 
@@ -134,6 +134,7 @@ class _Written:
     shard_bytes: int
     raw_bytes: int
     statistics: Statistics
+    intensities: Distribution | None
     frames: rows.Frames
 
 
@@ -166,6 +167,7 @@ def _write_shard(
         return verdicts
     n_filled = array.size - len(frames) * int(np.prod(volume.frame_shape))
     counted = statistics(array, volume.padding).without(volume.fill_value, n_filled)
+    spread = _intensities(volume, task, array, frames)
     cut = volume.layout
     data = shards.encode_shard(array, cut.chunks, cut.shards, cut.codec)
     raw_bytes = array.nbytes
@@ -173,7 +175,27 @@ def _write_shard(
     key = shards.shard_key(task.corner)
     with storage.room_at(context.store):
         storage.write(storage.join(context.store, volume.path, "0", key), data)
-    return _Written(len(data), raw_bytes, counted, frames)
+    return _Written(len(data), raw_bytes, counted, spread, frames)
+
+
+def _intensities(
+    volume: PlannedVolume, task: Task, array: "Plane", frames: rows.Frames
+) -> Distribution | None:
+    """Return the modality values of a shard; None where all frames share a scale.
+
+    Then what was counted of stored values tells them.
+    """
+    scales = ("slope", "intercept", "modality_lut")
+    if all(len(frames.every(name)) == 1 for name in scales):
+        return None
+    found = pool([])
+    for frame, _ in frames:
+        slope, intercept, lut = (getattr(frame.meaning, name) for name in scales)
+        transform = Transform.of(slope or 0, intercept or 0, lut)
+        plane = array[_place(volume, task, frame.planned)]
+        counted = statistics(plane, volume.padding)
+        found = pool([found, transform.distribution(counted)])
+    return found
 
 
 LONG_HEADERS: Final = "The headers of the series differ in more than a task may hold."
@@ -315,6 +337,7 @@ def _write_rows(
         written.statistics,
         zarr_json=zarr_json,
         shard_bytes=written.shard_bytes,
+        intensities=written.intensities,
     )
     if not any(task.corner):
         told = part["volume"]["units"], frames.first.header

@@ -35,6 +35,7 @@ COLUMNS: Final = {
     "instances": ("volume_id", "series_key", "source_key", "PatientID"),
     "frames": ("volume_id", "series_key", "source_key"),
     "inputs": ("source_key",),
+    "fingerprints": ("volume_id", "series_key"),
 }
 
 Row = Mapping[str, Any]

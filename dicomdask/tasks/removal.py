@@ -97,9 +97,11 @@ class Removal:
             return self._change(newest)
 
         def describe(n: int, parts: Mapping[str, tuple[TablePart, ...]]) -> Commit:
-            counts, codes, statistics = summaries(self.store, parts)
+            parent = self.parents[-1]
+            told = summaries(self.store, parts, parent=parent)
+            counts, codes, statistics = told
             return replace(
-                self.parents[-1],
+                parent,
                 n=n,
                 created=self.now,
                 tables=parts,

@@ -1,6 +1,6 @@
 """How often each stored value occurs: statistics that are exact, and merge."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, fsum, sqrt
 from typing import Any, Final
 
@@ -52,7 +52,7 @@ class Statistics:
         """Return how many voxels were counted, padding left out."""
         return int(self.counts.sum())
 
-    def without(self, value: int, n: int) -> "Statistics":
+    def without(self, value: float, n: int) -> "Statistics":
         """Return the statistics without `n` voxels that hold one value.
 
         Parameters
@@ -66,9 +66,10 @@ class Statistics:
             return self
         at = self.values == value
         if not at.any():
-            return Statistics(self.values, self.counts, self.n_padding - n)
+            return replace(self, n_padding=self.n_padding - n)
         counts = self.counts - n * at
-        return Statistics(self.values[counts > 0], counts[counts > 0], self.n_padding)
+        left = counts > 0
+        return replace(self, values=self.values[left], counts=counts[left])
 
     def summary(self) -> dict[str, Any]:
         """Summarise the stored values, as plain numbers and lists.
@@ -99,7 +100,7 @@ class Statistics:
             mean,
             std,
             list(PERCENTILES),
-            [_percentile(levels, self.counts, level) for level in PERCENTILES],
+            [percentile(levels, self.counts, level) for level in PERCENTILES],
             histogram,
             edges,
             int(self.counts[self.values != 0].sum()) / self.n_values,
@@ -107,7 +108,7 @@ class Statistics:
         return dict(zip(SUMMARY, found, strict=True)) | sizes
 
 
-def statistics(stored: Array, padding: tuple[int, ...] = ()) -> Statistics:
+def statistics(stored: Array, padding: tuple[float, ...] = ()) -> Statistics:
     """Count the values of an array; NaN and infinities apart.
 
     Parameters
@@ -206,7 +207,7 @@ def _histogram(
     return histogram.astype(np.int64).tolist(), edges.tolist()
 
 
-def _percentile(levels: Floats, counts: Integers, level: float) -> float:
+def percentile(levels: Floats, counts: Integers, level: float) -> float:
     """Return what `np.percentile` does with each level repeated `count` times."""
     ends = np.cumsum(counts)
     rank = (int(ends[-1]) - 1) * (level / 100)

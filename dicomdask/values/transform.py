@@ -6,7 +6,9 @@ from typing import Any, Self
 import numpy as np
 
 from dicomdask.values.display import Display, Window
+from dicomdask.values.distribution import Distribution, distribution
 from dicomdask.values.modality import Lut, parse_lut, to_modality
+from dicomdask.values.statistics import Statistics
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -25,7 +27,11 @@ class Transform:
 
     @classmethod
     def of(
-        cls, slope: float, intercept: float, lut: str | None, display: str | None
+        cls,
+        slope: float,
+        intercept: float,
+        lut: str | None,
+        display: str | None = None,
     ) -> Self:
         """Return the transform that columns of a table tell of."""
         return cls(
@@ -40,6 +46,10 @@ class Transform:
         if self.lut is not None:
             return self.lut.apply(stored).astype(np.float64)
         return to_modality(stored, self.slope, self.intercept)
+
+    def distribution(self, stored: Statistics) -> Distribution:
+        """Return how many modality values lie where, padding left out."""
+        return distribution(self.to_modality(stored.values), stored.counts)
 
     def to_display(
         self, stored: Array, span: Window, window: int | Window | None = None
