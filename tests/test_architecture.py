@@ -54,8 +54,8 @@ HOMES = {
     "numcodecs": {"shards"},
     "xarray": {"loaders/xarray"},
     "torch": {f"loaders/torch{file}" for file in ("", *TORCH)},
-    "imagecodecs": {"pixels/codecs"},
-    "jpeg_ls": {"pixels/codecs"},
+    "imagecodecs": {"pixels/codecs", "pixels/blanks/recode"},
+    "jpeg_ls": {"pixels/codecs", "pixels/blanks/recode"},
     "onnxruntime": {"burnedin/network"},
     "cv2": {"burnedin/network"},
 }
@@ -208,6 +208,7 @@ def test_only_few_places_catch_everything():
     allowed = {
         *("tasks/barrier", "deid/clean", "deid/file", "verify", "plan/build"),
         *("cli/output", "storage/requests", "burnedin/detector"),
+        "pixels/blanks/files",
     }
     users = {
         name

@@ -56,7 +56,7 @@ def pairs(dataset: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             found, photometric = fast(form, data, stream)
         except codecs.UNFIT:
             continue
-        wanted, told = codecs._decode_by_pydicom(form, data)
+        wanted, told = codecs.decode_by_pydicom(form, data)
         assert photometric == told
         yield found, wanted
 

@@ -3,7 +3,7 @@
 Nothing damaged becomes pixels, and colour is held as RGB.
 """
 
-from dicomdask.pixels.blanks import blank
+from dicomdask.pixels.blanks import Blanked, blank, blank_frames
 from dicomdask.pixels.check import (
     check_pixels,
     decoded_bytes,
@@ -18,8 +18,10 @@ from dicomdask.pixels.meaning import (
 from dicomdask.pixels.reference import reference_frame, reference_frames
 
 __all__ = [
+    "Blanked",
     "FrameDecoder",
     "blank",
+    "blank_frames",
     "check_pixels",
     "cut_tile",
     "decode_frame",

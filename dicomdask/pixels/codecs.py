@@ -108,7 +108,7 @@ def decode(form: Form, data: bytes, stream: Stream | None) -> tuple[Array, str]:
             return fast(form, data, stream)
         except UNFIT:
             pass
-    return _decode_by_pydicom(form, data)
+    return decode_by_pydicom(form, data)
 
 
 Decode = Callable[[Form, bytes, Any], tuple[Array, str]]
@@ -167,7 +167,7 @@ def check_rle(form: Form, data: bytes) -> None:
 def _decode_j2k(form: Form, data: bytes, stream: Stream) -> tuple[Array, str]:
     high = form.syntax not in {JPEG2000Lossless, JPEG2000}
     decoder = imagecodecs.htj2k_decode if high else imagecodecs.jpeg2k_decode
-    values = _shaped(decoder(data), form)
+    values = _shaped(decoder(data, planar=False), form)
     values = values.view(f"{'i' if form.signed else 'u'}{values.itemsize}")
     if stream.signed != form.signed:
         values = replace_unused(values, stream.precision)
@@ -222,8 +222,8 @@ def plugin_of(uid: str) -> str:
     return "pydicom" if uid == RLELossless else ""
 
 
-def _decode_by_pydicom(form: Form, data: bytes) -> tuple[Array, str]:
-    """Decode by what plug-ins pydicom finds, one after the other."""
+def decode_by_pydicom(form: Form, data: bytes, plugin: str = "") -> tuple[Array, str]:
+    """Decode by what plug-ins pydicom finds, one after the other, or by one of them."""
     decoder = find_decoder(form.syntax)
     if decoder is None:
         raise InputError("no-decoder")
@@ -239,7 +239,7 @@ def _decode_by_pydicom(form: Form, data: bytes) -> tuple[Array, str]:
         "number_of_frames": 1,
         "allow_excess_frames": False,
         "pixel_keyword": "PixelData",
-        "decoding_plugin": plugin_of(form.syntax),
+        "decoding_plugin": plugin or plugin_of(form.syntax),
     }
     values, told = decoder.as_array(encapsulate([data]), index=0, raw=True, **options)
     native = values.astype(form.dtype, copy=False)

@@ -6,8 +6,9 @@ the shape of another.
 
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pydicom
@@ -19,6 +20,7 @@ from dicomdask.pixels import codecs, colour, palette, streams
 from dicomdask.pixels.form import PALETTE, Form, read_form
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Decoded = TypeVar("Decoded")
 
 HOSTILE: Final = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError),
@@ -97,10 +99,42 @@ class FrameDecoder:
         IndexError
             If there is no such frame.
         """
+        return self._guarded(self._decode, number)
+
+    def samples(self, number: int) -> tuple[Array, str]:
+        """Decode one frame and leave its colours as they are stored.
+
+        Parameters
+        ----------
+        number
+            Which, from 0.
+
+        Returns
+        -------
+        samples : ndarray, shape (rows, columns) or (rows, columns, samples)
+            Stored values; of a palette its indices, of YBR luma and chroma, the latter
+            spread to all pixels.
+        photometric : str
+            What the samples are: YBR_ICT and YBR_RCT have become RGB.
+
+        Raises
+        ------
+        InputError
+            As `decode`.
+        IndexError
+            If there is no such frame.
+        """
+        return self._guarded(self._samples, number)
+
+    def stream(self, number: int) -> bytes:
+        """Return the stream of one compressed frame."""
+        return streams.join(self._value, self._fragments[number])
+
+    def _guarded(self, decode: Callable[[int], Decoded], number: int) -> Decoded:
         if not 0 <= number < len(self):
             raise IndexError(f"frame {number} is none of {len(self)}")
         try:
-            return self._decode(number)
+            return decode(number)
         except InputError:
             raise
         except MemoryError:
@@ -110,29 +144,32 @@ class FrameDecoder:
 
     def _decode(self, number: int) -> Array:
         form = self.form
-        if not self._packed:
-            values, photometric = self._decode_native(number), form.photometric
-        else:
-            data = streams.join(self._value, self._fragments[number])
-            values, photometric = self._decode_packed(data)
+        values, photometric = self._samples(number)
         if form.samples == 3:
             return colour.to_rgb(values, photometric, form.stored)
         if form.photometric == PALETTE:
             return palette.apply_palette(values, self._dataset)
         return values
 
+    def _samples(self, number: int) -> tuple[Array, str]:
+        if not self._packed:
+            return self._decode_native(number), self.form.photometric
+        return self.samples_of(self.stream(number))
+
     def _decode_native(self, number: int) -> Array:
         if self.form.syntax == ExplicitVRBigEndian:
             return _decode_big_endian(self._dataset, self.form, number)
         return native_frame(self._value, self.form, number)
 
-    def _decode_packed(self, data: bytes) -> tuple[Array, str]:
+    def samples_of(self, data: bytes) -> tuple[Array, str]:
+        """Decode any stream as one of these frames; see `samples`."""
         form = self.form
         if self._deflated:
             inflated = codecs.inflate(data, -(-form.frame_bits // 8))
             return native_frame(inflated, form, 0), form.photometric
         if form.allocated == 1 and form.syntax == RLELossless:
-            return native_frame(codecs.decode_rle_bits(form, data), form, 0), ""
+            bits = codecs.decode_rle_bits(form, data)
+            return native_frame(bits, form, 0), form.photometric
         stream = None if form.syntax == RLELossless else _check_stream(data, form)
         told = colour.told_photometric(form, stream)
         self.is_lossy = self.is_lossy or codecs.is_lossy(form.syntax, stream)

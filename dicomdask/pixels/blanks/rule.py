@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from pydicom import Dataset
 
 from dicomdask.model import Box
 from dicomdask.pixels.form import MONOCHROME, PALETTE
+from dicomdask.pixels.palette import apply_palette
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -54,6 +56,18 @@ def mask_of(shape: tuple[int, ...], boxes: Sequence[Box]) -> Array:
     return inside
 
 
+def widened(mask: Array, n: int) -> Array:
+    """Return a mask with all pixels within `n` rows and columns of it."""
+    padded = np.pad(mask, n)
+    wide = padded.copy()
+    for step in range(1, n + 1):
+        wide |= np.roll(padded, step, axis=0) | np.roll(padded, -step, axis=0)
+    padded = wide.copy()
+    for step in range(1, n + 1):
+        wide |= np.roll(padded, step, axis=1) | np.roll(padded, -step, axis=1)
+    return wide[n : n + mask.shape[0], n : n + mask.shape[1]]
+
+
 def blank_value(frame: Array, inside: Array, photometric: str) -> Any:
     """Return the value of blank pixels: one, or one for each of R, G and B.
 
@@ -73,8 +87,45 @@ def blank_value(frame: Array, inside: Array, photometric: str) -> Any:
     return np.zeros(3, frame.dtype)
 
 
+def stored_blank(
+    samples: Array, inside: Array, photometric: str, stored: int, dataset: Dataset
+) -> Any:
+    """Return what blank pixels are stored as: `blank_value` before its conversion.
+
+    Of a palette that is an index, the least outside the boxes that has the colour; of
+    YBR black is 0, or 16 where its range is partial, with chroma in the middle of its
+    range (PS3.3 section C.7.6.3.1.2).
+
+    Parameters
+    ----------
+    samples
+        A frame as `FrameDecoder.samples` gives it.
+    inside
+        The pixels to blank, shape (rows, columns).
+    photometric
+        What the samples are.
+    stored
+        Bits Stored.
+    dataset
+        Holds the palette.
+    """
+    if photometric in MONOCHROME:
+        return blank_value(samples, inside, photometric)
+    if photometric == PALETTE:
+        colours = apply_palette(samples, dataset)
+        wanted = (colours == blank_value(colours, inside, photometric)).all(axis=-1)
+        return samples[wanted if inside.all() else wanted & ~inside].min()
+    middle = 1 << stored - 1
+    if photometric.startswith("YBR_PARTIAL"):
+        return np.array([16 << stored - 8, middle, middle], samples.dtype)
+    if photometric.startswith("YBR_FULL"):
+        return np.array([0, middle, middle], samples.dtype)
+    return np.zeros(3, samples.dtype)
+
+
 def _darkest(colours: Array) -> Array:
     """Return the colour of least luma; of equals the one with least R, then G."""
-    found = np.unique(colours, axis=0)
-    darkest: Array = found[np.argmin(found @ _LUMA)]
-    return darkest
+    luma = colours @ _LUMA
+    found = colours[luma == luma.min()]
+    first: Array = found[np.lexsort(found.T[::-1])[0]]
+    return first

@@ -1,0 +1,276 @@
+"""Blank boxes in the pixels of a data set, in the transfer syntax that it has.
+
+What a box does not touch keeps its decoded values, and frames without boxes keep their
+bytes. Uncompressed pixels change in place. Of sequential JPEG only the units that a box
+touches are coded anew; other compressed frames are, as a whole and without loss, from
+what was decoded. Whatever comes out is decoded again and compared before it is passed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from pydicom import DataElement
+from pydicom.dataset import FileDataset
+from pydicom.encaps import encapsulate
+from pydicom.tag import Tag
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+)
+
+from dicomdask.errors import InputError
+from dicomdask.model import Box
+from dicomdask.pixels.blanks.dct import (
+    blank_jpeg,
+    coefficients,
+    levels,
+    pixels_of,
+    read_frame,
+    smoothed,
+    touched_units,
+)
+from dicomdask.pixels.blanks.native import Place, blank_native
+from dicomdask.pixels.blanks.recode import deflated, inflated, recode
+from dicomdask.pixels.blanks.rule import mask_of, stored_blank, widened
+from dicomdask.pixels.codecs import DEFLATED_FRAMES, find_decoder
+from dicomdask.pixels.form import FLOATS, Form
+from dicomdask.pixels.frames import FrameDecoder
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_DCT: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
+_PHOTOMETRIC: Final = Tag(0x00280004)
+_OFFSETS: Final = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+
+
+@dataclass(frozen=True, slots=True)
+class Blanked:
+    """A data set whose pixels have been blanked.
+
+    Attributes
+    ----------
+    dataset
+        A copy with other pixels, in the same transfer syntax, and the header that
+        follows from them: an offset table agrees, and what was coded with loss and
+        with its colours transformed (YBR_ICT) is YBR_RCT.
+    changed
+        The frames that hold other pixels, from 0.
+    recoded
+        Those that were encoded anew as a whole, without loss.
+    """
+
+    dataset: FileDataset
+    changed: tuple[int, ...] = ()
+    recoded: tuple[int, ...] = ()
+
+
+def blank_frames(dataset: FileDataset, boxes: Sequence[Sequence[Box]]) -> Blanked:
+    """Return a data set with boxes of its frames blank, and all else as it was.
+
+    Parameters
+    ----------
+    dataset
+        A whole file as `header.read_dataset` reads it; it is not changed.
+    boxes
+        Those of each frame; a frame without any keeps its bytes.
+
+    Raises
+    ------
+    InputError
+        With the code ``unclean-pixels`` where the transfer syntax or the form of the
+        pixels does not allow it, an encoder fails, or something else comes out than
+        was wanted; with the codes of `FrameDecoder` where pixels cannot be decoded.
+    """
+    found = _blanked_or_error(dataset, boxes)
+    if isinstance(found, InputError):
+        raise InputError(found.code, found.reason)  # has no context
+    return found
+
+
+def _blanked_or_error(
+    dataset: FileDataset, boxes: Sequence[Sequence[Box]]
+) -> Blanked | InputError:
+    try:
+        return _blank(dataset, boxes)
+    except InputError as error:
+        return error
+    except Exception:  # noqa: BLE001 -- encoders raise anything
+        return InputError("unclean-pixels")
+
+
+def _blank(dataset: FileDataset, boxes: Sequence[Sequence[Box]]) -> Blanked:
+    frames = FrameDecoder(dataset)
+    if len(boxes) != len(frames):
+        raise InputError("unclean-pixels")
+    shape = frames.form.rows, frames.form.columns
+    changed = tuple(n for n, some in enumerate(boxes) if mask_of(shape, some).any())
+    if not changed:
+        return Blanked(dataset)
+    editor = _Editor(dataset, frames, boxes)
+    if _is_packed(dataset):
+        return editor.blank_packed(changed)
+    return editor.blank_native(changed)
+
+
+def _is_packed(dataset: FileDataset) -> bool:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    decoder = find_decoder(syntax)
+    return syntax == DEFLATED_FRAMES or (
+        decoder is not None and decoder.is_encapsulated
+    )
+
+
+def _copy(
+    dataset: FileDataset, form: Form, value: bytes, *, packed: bool
+) -> FileDataset:
+    """Return a shallow copy of a data set with another value of its pixel element."""
+    implicit, little = dataset.original_encoding
+    copied = FileDataset(
+        "",
+        dict(dataset.items()),
+        preamble=dataset.preamble,
+        file_meta=dataset.file_meta,
+        is_implicit_VR=bool(implicit),
+        is_little_endian=bool(little),
+    )
+    copied.set_original_encoding(implicit, little, dataset.original_character_set)
+    old = dataset[form.keyword]
+    element = DataElement(old.tag, old.VR, value, already_converted=True)
+    element.is_undefined_length = packed
+    copied[old.tag] = element
+    for keyword in _OFFSETS:
+        if keyword in copied:
+            del copied[keyword]
+    return copied
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """A frame before: `samples`; and what is to become of it: `value` in `inside`."""
+
+    samples: Array
+    photometric: str
+    inside: Array
+    value: Any
+
+    @property
+    def wanted(self) -> Array:
+        """Return the samples that the frame is to have."""
+        wanted = self.samples.copy()
+        wanted[self.inside] = self.value
+        return wanted
+
+
+def _require(after: tuple[Array, str], goal: _Goal, wanted: Array, loose: Any) -> None:
+    """Refuse samples that are not those wanted, except where `loose` lets them be."""
+    found, photometric = after
+    same = (found == wanted) | ((found != found) & (wanted != wanted)) | loose
+    if photometric != goal.photometric or not same.all():
+        raise InputError("unclean-pixels")
+
+
+class _Editor:
+    """Blank the frames of one data set."""
+
+    def __init__(
+        self,
+        dataset: FileDataset,
+        frames: FrameDecoder,
+        boxes: Sequence[Sequence[Box]],
+    ) -> None:
+        self._dataset, self._frames, self._boxes = dataset, frames, boxes
+        self._form = form = frames.form
+        is_float = form.keyword in FLOATS
+        # PS3.5 section 8.1.1: anything else is retired, and readers disagree about it.
+        if not is_float and int(dataset.get("HighBit", -1)) != form.stored - 1:
+            raise InputError("unclean-pixels")
+
+    def blank_native(self, changed: tuple[int, ...]) -> Blanked:
+        form, element = self._form, self._dataset[self._form.keyword]
+        is_big = form.syntax == ExplicitVRBigEndian
+        words = is_big and form.allocated == 8 and element.VR == "OW"
+        data = bytearray(element.value)
+        for number in changed:
+            goal = self._goal(number)
+            place = Place(form, number, order=">" if is_big else "<", words=words)
+            blank_native(data, place, goal.inside, goal.value)
+        dataset = _copy(self._dataset, form, bytes(data), packed=False)
+        after = FrameDecoder(dataset)
+        for number in changed:
+            self._check(self._goal(number), after.samples(number))
+        return Blanked(dataset, changed)
+
+    def blank_packed(self, changed: tuple[int, ...]) -> Blanked:
+        form, frames = self._form, self._frames
+        # PS3.5 section 8.2.4: YBR_ICT is with loss, and all frames are told the same.
+        is_ict = form.photometric == "YBR_ICT"
+        edited = range(len(frames)) if is_ict else changed
+        streams = [frames.stream(number) for number in range(len(frames))]
+        edit = self._edit()
+        for number in edited:
+            streams[number] = edit(streams[number], self._goal(number))
+        value = encapsulate(streams, has_bot=True)
+        dataset = _copy(self._dataset, form, value, packed=True)
+        if is_ict:
+            dataset[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "YBR_RCT")
+        return Blanked(dataset, changed, () if form.syntax in _DCT else tuple(edited))
+
+    def _edit(self) -> Callable[[bytes, _Goal], bytes]:
+        if self._form.syntax in _DCT:
+            return self._edit_dct
+        is_deflated = self._form.syntax == DEFLATED_FRAMES
+        return self._edit_deflated if is_deflated else self._recode
+
+    def _goal(self, number: int) -> _Goal:
+        samples, photometric = self._frames.samples(number)
+        form, boxes = self._form, self._boxes[number]
+        inside = mask_of((form.rows, form.columns), boxes)
+        value = stored_blank(samples, inside, photometric, form.stored, self._dataset)
+        return _Goal(samples, photometric, inside, value)
+
+    def _edit_deflated(self, old: bytes, goal: _Goal) -> bytes:
+        data = inflated(self._form, old)
+        blank_native(data, Place(self._form, 0), goal.inside, goal.value)
+        new = deflated(bytes(data))
+        self._check(goal, self._again(new))
+        return new
+
+    def _recode(self, old: bytes, goal: _Goal) -> bytes:
+        new = recode(self._form, old, goal.wanted)
+        self._check(goal, self._again(new))
+        return new
+
+    def _again(self, new: bytes) -> tuple[Array, str]:
+        try:
+            return self._frames.samples_of(new)
+        except InputError:
+            raise InputError("unclean-pixels") from None
+
+    def _check(self, goal: _Goal, after: tuple[Array, str]) -> None:
+        loose = np.zeros(goal.samples.shape, bool)
+        if goal.photometric.endswith("_422"):  # pairs of pixels share their chroma
+            loose[..., 1:] = widened(goal.inside, 1)[..., np.newaxis]
+        _require(after, goal, goal.wanted, loose)
+
+    def _edit_dct(self, old: bytes, goal: _Goal) -> bytes:
+        jpeg, form = read_frame(old), self._form
+        shape = jpeg.rows, jpeg.columns, len(jpeg.components)
+        if shape != (form.rows, form.columns, form.samples) or form.signed:
+            raise InputError("unclean-pixels")
+        touched = touched_units(jpeg, goal.inside)
+        values = np.broadcast_to(goal.value, form.samples)
+        dc = coefficients(jpeg, values.tolist(), up=goal.photometric == "MONOCHROME1")
+        new = blank_jpeg(old, touched, dc)
+        found, photometric = self._again(new)
+        after = found.reshape(shape)
+        wanted = goal.samples.reshape(shape).copy()
+        pixels = pixels_of(jpeg, touched)
+        darkest = np.array(levels(jpeg, dc))
+        wanted[pixels] = np.round(darkest)
+        loose = pixels[..., np.newaxis] & (np.abs(after - darkest) <= 1)
+        loose |= smoothed(jpeg, pixels)
+        _require((after, photometric), goal, wanted, loose)
+        return new
