@@ -31,7 +31,10 @@ CODES: Final[dict[str, str]] = {
     # plan
     "burned-in-risk": "May hold text burned into the pixels, and nothing has looked: "
     "only monochrome CT, MR, PT and NM that are neither SECONDARY nor marked pass. "
-    "If you have looked yourself, allow the modality with --trust-pixels.",
+    "Have them looked at and cleaned by --option clean-pixels, which needs "
+    '`pip install "dicomdask[text]"`; or, if you have looked yourself, say what is '
+    "there by a [[pixels]] rule in a policy file, or allow the modality with "
+    "--trust-pixels.",
     "colour": "Colour of four samples, or in a form that is none of RGB, YBR and "
     "palettes of 8 or 16 bits, is not stored.",
     "enhanced-multiframe": "Enhanced multi-frame objects whose frames lie in another "

@@ -20,6 +20,10 @@ Profile = Literal["slice", "balanced", "patch"]
 Codec = Literal["none", "lz4", "zstd"]
 Way = Literal["rule", "region", "detector"]
 """How text in the pixels was found: a device's rule, ultrasound regions, a detector."""
+Look = Literal["none", "not-needed", "trusted", "person", "detector"]
+"""Who looked for text in the pixels of an instance: nobody, since no policy wants it;
+nobody, since the policy's rules or the user's trust let it pass; a person, as a rule
+for the device says; or a detector."""
 Irregular = Literal["split", "pad", "reject"]
 
 
@@ -113,6 +117,8 @@ class Instance:
     float_pixel_padding_range_limit: float | None = None
     double_float_pixel_padding_value: float | None = None
     double_float_pixel_padding_range_limit: float | None = None
+    manufacturer: str | None = None
+    manufacturer_model_name: str | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -270,7 +276,8 @@ class PlannedVolume:
     `affine` is 4x4, row-major, in mm, LPS, from indices in axis order (empty where the
     geometry is unknown); `spacing_mm` has one value per spatial axis in axis order.
     `header_bytes` is the length of its longest header. `missing` are the numbers along
-    z of slices that no frame fills.
+    z of slices that no frame fills. `look` says why nobody has to look for text in any
+    of its frames; None: their headers tell.
     """
 
     volume_id: str
@@ -294,6 +301,7 @@ class PlannedVolume:
     frames: tuple[PlannedFrame, ...]
     header_bytes: int = 0
     missing: tuple[int, ...] = ()
+    look: Look | None = None
 
     @property
     def path(self) -> str:

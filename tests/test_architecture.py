@@ -35,6 +35,7 @@ FLOORS = {
 WITHIN_A_FLOOR = {
     ("frames", "model"),
     ("pseudonym", "errors"),
+    ("burnedin", "policy"),  # who is looked at is data of the policy
     ("verify", "tasks"),  # the barrier guards verify too
 }
 

@@ -9,8 +9,10 @@ import pytest
 from dicomdask.burnedin import passes_without_look
 from dicomdask.header import read_instance
 from dicomdask.model import Instance, SourceFile
+from dicomdask.policy import load_policy
 from tests.builders import make_instance, to_bytes
 
+RULES = load_policy("research").looks
 STORAGE = "1.2.840.10008.5.1.4.1.1"
 SECONDARY_CAPTURE = f"{STORAGE}.7"
 
@@ -30,7 +32,7 @@ def test_scanners_pass(modality: str, photometric: str, flag: str | None) -> Non
         photometric_interpretation=photometric,
         burned_in_annotation=flag,
     )
-    assert passes_without_look(one)
+    assert passes_without_look(one, RULES)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +65,8 @@ def test_scanners_pass(modality: str, photometric: str, flag: str | None) -> Non
     ids=str,
 )
 def test_everything_else_is_looked_at(fields: dict[str, Any]) -> None:
-    assert passes_without_look(instance())
-    assert not passes_without_look(instance(**fields))
+    assert passes_without_look(instance(), RULES)
+    assert not passes_without_look(instance(**fields), RULES)
 
 
 @pytest.mark.parametrize(
@@ -77,19 +79,19 @@ def test_everything_else_is_looked_at(fields: dict[str, Any]) -> None:
     ids=str,
 )
 def test_what_is_no_capture_passes(fields: dict[str, Any]) -> None:
-    assert passes_without_look(instance(**fields))
+    assert passes_without_look(instance(**fields), RULES)
 
 
 def test_trusted_modality_passes_unless_it_says_that_it_is_marked() -> None:
     one = instance(
         modality="US", photometric_interpretation="RGB", image_type=("A", "SECONDARY")
     )
-    assert not passes_without_look(one)
-    assert passes_without_look(one, ("US",))
-    assert passes_without_look(one, (" us",))
-    assert not passes_without_look(one, ("DX", ""))
+    assert not passes_without_look(one, RULES)
+    assert passes_without_look(one, RULES, ("US",))
+    assert passes_without_look(one, RULES, (" us",))
+    assert not passes_without_look(one, RULES, ("DX", ""))
     for flag in ("YES", "yes", "PERHAPS"):
         marked = dataclasses.replace(one, burned_in_annotation=flag)
-        assert not passes_without_look(marked, ("US",))
+        assert not passes_without_look(marked, RULES, ("US",))
     nameless = dataclasses.replace(one, modality=None)
-    assert not passes_without_look(nameless, ("",))
+    assert not passes_without_look(nameless, RULES, ("",))

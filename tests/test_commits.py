@@ -31,6 +31,7 @@ def rows_of(series: str, n: int) -> dict[str, list[dict[str, Any]]]:
         "frames": [dict(key, z=z, source_key=s) for z, s in enumerate(sources)],
         "instances": [dict(key, SOPInstanceUID=s, source_key=s) for s in sources],
         "inputs": [{"source_key": s, "outcome": "stored"} for s in sources],
+        "redactions": [dict(key, source_key=s, top=1, left=2) for s in sources],
     }
 
 

@@ -32,6 +32,7 @@ PART_ROWS = {
     "instances": 32,
     "inputs": 64,
     "fingerprints": 16,
+    "redactions": 64,
 }
 COUNTS = (
     "objects read",

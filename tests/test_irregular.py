@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import dicomdask
 from dicomdask.model import Instance, Settings
 from dicomdask.plan import Plan, plan_instances
+from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key
 from dicomdask.verify import verify
 from dicomdask.work import Work
@@ -26,7 +27,7 @@ KEY = Key(SECRET.encode())
 
 def plan_of(instances: list[Instance], on_irregular: str = "split") -> Plan:
     wanted = Settings(on_irregular=on_irregular)  # type: ignore[arg-type]
-    return plan_instances(instances, wanted, policy_digest="p", key=KEY)
+    return plan_instances(instances, wanted, policy=load_policy("research"), key=KEY)
 
 
 def without(stack: list[Instance], *gone: int) -> list[Instance]:

@@ -107,7 +107,7 @@ def test_one_row_reads_one_part(many, requests):
 
 def test_the_frame_is_that_of_the_whole_table(many):
     ds = dicomdask.open_dataset(str(many))
-    for name in ("volumes", "frames", "instances", "inputs"):
+    for name in ("volumes", "frames", "instances", "inputs", "redactions"):
         wanted = commits.read_table(ds.store, ds.commit, name).to_pandas()
         found = getattr(ds, name)
         assert list(found.columns) == list(wanted.columns)

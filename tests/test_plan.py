@@ -16,6 +16,7 @@ from dicomdask import plan
 from dicomdask.errors import CODES, PlanError
 from dicomdask.layout import SHARD_BYTES, choose_layout
 from dicomdask.model import FORMAT, Layout, PlannedFrame, PlannedVolume, Settings
+from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key
 from tests.builders import AXIAL, ROOT
 from tests.strategies import (
@@ -33,12 +34,13 @@ OTHER_SERIES = f"{ROOT}.1.1.2"
 PROFILES = ("slice", "balanced", "patch")
 
 
-def plan_of(instances, *, policy_digest="policy", key=KEY, duplicates=None, **chosen):
+def plan_of(instances, *, key=KEY, duplicates=None, **chosen):
     """Return the plan of some instances; `chosen` are settings."""
+    wanted = Settings(**chosen)
     return plan.plan_instances(
         instances,
-        Settings(**chosen),
-        policy_digest=policy_digest,
+        wanted,
+        policy=load_policy(wanted.policy, trusted_pixels=wanted.trusted_pixels),
         key=key,
         duplicates=duplicates,
     )
@@ -642,7 +644,7 @@ class TestNames:
     @pytest.mark.parametrize(
         "options",
         [
-            {"policy_digest": "another"},
+            {"policy": "basic"},
             {"profile": "slice"},
             {"patch_size": (64, 64, 64)},
             {"codec": "zstd"},

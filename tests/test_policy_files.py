@@ -112,7 +112,7 @@ def test_private_elements_by_creator_and_element():
         ("extends = \n\n", "line 1", "not TOML"),
         ('extends = "all"\n', "line 1", '"research" or "basic"'),
         ('name = "x"\n', "line 1", '"research" or "basic"'),
-        (HEAD + 'colour = "red"\n', "line 3", "use extends, name, options, rule"),
+        (HEAD + 'colour = "red"\n', "line 3", "use extends, look, name"),
         ('extends = "basic"\nname = "research"\n', "line 2", "no shipped policy's"),
         (HEAD + 'options = ["retain-names"]\n', "line 3", "support clean-descriptors"),
         (

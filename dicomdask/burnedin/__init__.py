@@ -1,5 +1,26 @@
 """Text burned into the pixels: who may hold it, where it is."""
 
-from dicomdask.burnedin.risk import passes_without_look
+from dicomdask.burnedin.look import Find, Ground, fixed, look
+from dicomdask.burnedin.regions import outside_regions
+from dicomdask.burnedin.risk import (
+    LOOKERS,
+    Known,
+    known_of,
+    look_of,
+    passes_without_look,
+    why_none,
+)
 
-__all__ = ["passes_without_look"]
+__all__ = [
+    "LOOKERS",
+    "Find",
+    "Ground",
+    "Known",
+    "fixed",
+    "known_of",
+    "look",
+    "look_of",
+    "outside_regions",
+    "passes_without_look",
+    "why_none",
+]

@@ -1,56 +1,118 @@
-"""Say who may hold text burned into the pixels.
+"""Say who may hold text burned into the pixels, and what is known of a device's.
 
-Nothing looks into pixels yet, so this rule is all there is between a name on an image
-and a dataset. A missing flag says nothing: hardly any device writes it.
+A missing flag says nothing: hardly any device writes it.
 """
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Final
 
-from dicomdask.model import Instance
+from dicomdask.model import Box, Instance, Look
+from dicomdask.policy import LookRules, Policy
 
-_MODALITIES: Final = {"CT", "MR", "PT", "NM"}
-_MONOCHROME: Final = {"MONOCHROME1", "MONOCHROME2"}
-_SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
-# PS3.3 section C.8.6.1: SYN is a computed image; all others were caught from a screen,
-# a film or paper. Secondary captures of either kind are told by their SOP class.
-_COMPUTED: Final = "SYN"
-_CAPTURES: Final = {"SECONDARY", "SCREEN SAVE", "SCREEN SHOT", "SCREENSAVE"}
+LOOKERS: Final = frozenset({"person", "detector"})
+"""By whom pixels are clean once they are blanked: BurnedInAnnotation is NO then."""
 
 
-def passes_without_look(instance: Instance, trusted: tuple[str, ...] = ()) -> bool:
+def look_of(instance: Instance, policy: Policy) -> Look | None:
+    """Return what has to be, or was, done about text in an instance's pixels.
+
+    Returns
+    -------
+    Look or None
+        None where it may hold text, and the policy has nobody who looks: it may not be
+        stored.
+    """
+    if policy.name == "none":
+        return "none"
+    known = known_of(instance, policy)
+    if known.is_looked:
+        return "person"
+    if not known.blank:
+        if passes_without_look(instance, policy.looks):
+            return "not-needed"
+        if passes_without_look(instance, policy.looks, policy.trusted_pixels):
+            return "trusted"
+    return "detector" if policy.cleans_pixels else None
+
+
+def why_none(looks: Collection[Look | None]) -> Look | None:
+    """Return why nobody has to look at any of some instances; None if somebody has."""
+    only = next(iter(looks)) if len(set(looks)) == 1 else None
+    return None if only in LOOKERS else only
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What rules tell of an instance's pixels: where text is, and where there is none.
+
+    `is_looked`: a person has looked, and only `blank` is to be blanked.
+    """
+
+    blank: tuple[Box, ...] = ()
+    keep: tuple[Box, ...] = ()
+    is_looked: bool = False
+
+
+def known_of(instance: Instance, policy: Policy) -> Known:
+    """Return what the rules for an instance's device tell together.
+
+    Where a person has looked, the last rule that says so stands alone.
+    """
+    texts = {
+        "manufacturer": instance.manufacturer,
+        "model": instance.manufacturer_model_name,
+        "modality": instance.modality,
+    }
+    found = [one for one in policy.devices if one.is_for(texts, instance.shape)]
+    looked = [one for one in found if one.is_looked]
+    chosen = looked[-1:] or found
+    return Known(
+        blank=tuple(box for one in chosen for box in one.blank),
+        keep=tuple(box for one in chosen for box in one.keep),
+        is_looked=bool(looked),
+    )
+
+
+def passes_without_look(
+    instance: Instance, rules: LookRules, trusted: tuple[str, ...] = ()
+) -> bool:
     """Tell whether an instance may be stored without a look at its pixels.
 
     Only monochrome CT, MR, PT and NM pass that are not captured, neither by Image Type
     (PS3.3 section C.7.6.1.1.2) nor SOP class nor Conversion Type, and whose Burned In
-    Annotation is absent or NO. Whatever cannot be read as NO counts as YES.
+    Annotation is absent or NO: as `standard/pixels.toml` has it. Whatever cannot be
+    read as NO counts as YES.
 
     Parameters
     ----------
     instance
         The instance.
+    rules
+        The policy's.
     trusted
         Modalities that the user has looked at; all of theirs pass but those that say
         themselves that they are marked.
     """
-    if _upper(instance.burned_in_annotation) not in {"", "NO"}:
+    if _upper(instance.burned_in_annotation) not in rules.burned_in:
         return False
     modality = _upper(instance.modality)
     if modality and modality in {name.strip().upper() for name in trusted}:
         return True
     photometric = _upper(instance.photometric_interpretation)
-    if modality not in _MODALITIES or photometric not in _MONOCHROME:
+    if modality not in rules.modalities or photometric not in rules.photometric:
         return False
-    return not _is_captured(instance)
+    return not (modality in rules.look_modalities or _is_captured(instance, rules))
 
 
-def _is_captured(instance: Instance) -> bool:
+def _is_captured(instance: Instance, rules: LookRules) -> bool:
     """Tell a secondary capture, by whatever says so."""
     uid = instance.sop_class_uid
-    if uid == _SECONDARY_CAPTURE or uid.startswith(_SECONDARY_CAPTURE + "."):
+    if any(uid == one or uid.startswith(f"{one}.") for one in rules.look_sop_classes):
         return True
-    if _upper(instance.conversion_type) not in {"", _COMPUTED}:
+    if _upper(instance.conversion_type) not in rules.conversion_types:
         return True
-    return not _CAPTURES.isdisjoint(map(_upper, instance.image_type))
+    return not set(rules.look_image_types).isdisjoint(map(_upper, instance.image_type))
 
 
 def _upper(value: str | None) -> str:

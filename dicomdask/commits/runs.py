@@ -21,6 +21,7 @@ PART_ROWS: Final = {
     "instances": 1 << 14,
     "inputs": 1 << 16,
     "fingerprints": 1 << 9,
+    "redactions": 1 << 16,
 }
 """The rows of a full part: a few MB, since a series that goes rewrites one."""
 FACTOR: Final = 4

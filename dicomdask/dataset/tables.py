@@ -69,6 +69,11 @@ class Tables:
         return self._table("fingerprints")
 
     @cached_property
+    def redactions(self) -> pd.DataFrame:
+        """One row a region blanked in the pixels: where, in which frames, how found."""
+        return self._table("redactions")
+
+    @cached_property
     def _rows(self) -> dict[str, int]:
         return {name: row for row, name in enumerate(self.volumes["volume_id"])}
 

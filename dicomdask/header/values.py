@@ -25,7 +25,7 @@ UIDS: Final = (
 _TEXT: Final = (
     *("modality", "conversion_type", "burned_in_annotation", "frame_of_reference_uid"),
     *("photometric_interpretation", "acquisition_time", "content_time", "stack_id"),
-    *("rescale_type", "units"),
+    *("rescale_type", "units", "manufacturer", "manufacturer_model_name"),
 )
 WHOLE_TEXT: Final = ("patient_id", "issuer_of_patient_id")
 _TEXTS: Final = ("image_type", "convolution_kernel")

@@ -15,6 +15,7 @@ from dicomdask.pixels.meaning import (
     modality_parameters,
     read_meaning,
 )
+from dicomdask.pixels.pictures import pictures
 from dicomdask.pixels.reference import reference_frame, reference_frames
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "decode_frames",
     "decoded_bytes",
     "modality_parameters",
+    "pictures",
     "read_meaning",
     "reference_frame",
     "reference_frames",

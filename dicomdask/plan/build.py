@@ -16,6 +16,7 @@ from dicomdask.plan.stack import Refusal, Stack
 from dicomdask.plan.tasks import volume_tasks
 from dicomdask.plan.volume import plan_volume, series_key, source_key
 from dicomdask.plan.where import check_where
+from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key
 
 WIDE_GAP: Final = (
@@ -37,7 +38,7 @@ class Rules:
     """What decides the plan besides the instances."""
 
     settings: Settings
-    policy_digest: str
+    policy: Policy
     key: Key
     duplicates: Mapping[str, int]
 
@@ -46,7 +47,7 @@ def plan_instances(
     instances: Sequence[Instance],
     settings: Settings,
     *,
-    policy_digest: str,
+    policy: Policy,
     key: Key,
     duplicates: Mapping[str, int] | None = None,
 ) -> Plan:
@@ -56,12 +57,12 @@ def plan_instances(
     ----------
     instances
         All instances of the series, in any order, each SOP Instance UID once.
-    settings, policy_digest, key
+    settings, policy, key
         What decides the output.
     duplicates
         How many further copies each SOP Instance UID has.
     """
-    rules = Rules(settings, policy_digest, key, duplicates or {})
+    rules = Rules(settings, policy, key, duplicates or {})
     volumes: list[PlannedVolume] = []
     outcomes: list[Outcome] = []
     for _, series in sorted(_group_by_series(instances, key).items()):
@@ -87,7 +88,7 @@ def _plan_series(
     fit: list[Instance] = []
     for instance in series:
         try:
-            check_instance(instance, rules.settings)
+            check_instance(instance, rules.policy)
         except InputError as error:
             yield refuse(instance, error.code, error.reason, rules.key)
         else:
@@ -118,13 +119,14 @@ def _try_volume(stack: Stack, rules: Rules) -> PlannedVolume | Refusal:
         volume = plan_volume(
             stack,
             rules.settings,
-            policy_digest=rules.policy_digest,
+            policy_digest=rules.policy.digest,
             key=rules.key,
             duplicates=rules.duplicates,
         )
         if stack.missing and not all(task.frames for task in volume_tasks(volume)):
             raise InputError("missing-slices", WIDE_GAP)
-        return volume
+        looks = {burnedin.look_of(one, rules.policy) for one in stack.instances}
+        return dataclasses.replace(volume, look=burnedin.why_none(looks))
     except InputError as error:
         return Refusal(stack.instances, error.code, error.reason)
 
@@ -142,13 +144,10 @@ def _refused(
     return found
 
 
-def check_instance(instance: Instance, settings: Settings) -> None:
+def check_instance(instance: Instance, policy: Policy) -> None:
     """Raise InputError for what may not or cannot be stored, by its header alone."""
-    may_pass = settings.policy == "none" or burnedin.passes_without_look(
-        instance, settings.trusted_pixels
-    )
     pixels.check_pixels(instance)
-    if not may_pass:
+    if burnedin.look_of(instance, policy) is None:
         raise InputError("burned-in-risk")
 
 

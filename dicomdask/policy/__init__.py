@@ -31,10 +31,12 @@ from dicomdask.policy.options import (
     FULL_DATES,
     MODIFIED_DATES,
     OPTION_CODES,
+    PIXELS,
     POLICIES,
     SAFE_PRIVATE,
     UIDS,
 )
+from dicomdask.policy.pixels import DeviceRule, LookRules
 
 __all__ = [
     "CHARACTERISTICS",
@@ -43,6 +45,7 @@ __all__ = [
     "FULL_DATES",
     "MODIFIED_DATES",
     "OPTION_CODES",
+    "PIXELS",
     "POLICIES",
     "PSEUDONYMS",
     "SAFE_PRIVATE",
@@ -50,6 +53,8 @@ __all__ = [
     "TIME_ZONE",
     "UIDS",
     "Decision",
+    "DeviceRule",
+    "LookRules",
     "Policy",
     "Vocabulary",
     "describe",

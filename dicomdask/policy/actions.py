@@ -23,7 +23,14 @@ from dicomdask.policy.decide import (
     private_decisions,
 )
 from dicomdask.policy.files import FileRule, parse_policy
-from dicomdask.policy.options import BASIC_CODE, OPTION_CODES, POLICIES, check_options
+from dicomdask.policy.options import (
+    BASIC_CODE,
+    OPTION_CODES,
+    PIXELS,
+    POLICIES,
+    check_options,
+)
+from dicomdask.policy.pixels import DeviceRule, LookRules, device_rules, look_rules
 
 RULES_VERSION: Final = 3
 """Raised when the code changes what a policy does."""
@@ -43,23 +50,45 @@ class Policy:
         The options of PS3.15 that are in force, sorted.
     trusted_pixels
         The modalities whose pixels the user has looked at, and lets pass.
-    rules
+    rules, own_devices, own_looks
         Those of a policy file.
+    detector
+        What looks for text in pixels, by package, version and model; empty where
+        nothing does.
     """
 
     name: str
     options: tuple[str, ...]
     trusted_pixels: tuple[str, ...]
     rules: tuple[FileRule, ...] = ()
+    own_devices: tuple[DeviceRule, ...] = ()
+    own_looks: LookRules | None = None
+    detector: str = ""
 
     @property
     def digest(self) -> str:
         """Return a digest of all that changes what comes out."""
         texts = (text_of(name) for name in FILES)
         parts = (self.name, *self.options, "", *self.trusted_pixels, "", *texts)
-        rules = map(repr, self.rules)
-        data = "\x1f".join((str(RULES_VERSION), *parts, *rules)).encode()
+        own = (*self.rules, *self.own_devices, self.own_looks, self.detector)
+        told = (repr(one) for one in own if one)
+        data = "\x1f".join((str(RULES_VERSION), *parts, *told)).encode()
         return hashlib.sha256(data).hexdigest()[:32]
+
+    @property
+    def cleans_pixels(self) -> bool:
+        """Whether a detector looks for text in pixels (Clean Pixel Data Option)."""
+        return PIXELS in self.options
+
+    @property
+    def looks(self) -> LookRules:
+        """Return who passes without a look at the pixels."""
+        return self.own_looks or look_rules()
+
+    @property
+    def devices(self) -> tuple[DeviceRule, ...]:
+        """Return what is known of the pixels of devices; later rules win."""
+        return (*device_rules(), *self.own_devices)
 
     @property
     def codes(self) -> tuple[tuple[str, str], ...]:
@@ -156,7 +185,10 @@ def load_policy(
         file = parse_policy(text)
         chosen = tuple(sorted({*POLICIES[file.extends], *file.options, *options}))
         check_options(file.extends, chosen)
-        return Policy(file.name, chosen, trusted, file.rules)
+        return Policy(
+            *(file.name, chosen, trusted, file.rules, file.devices),
+            own_looks=file.looks,
+        )
     if name not in POLICIES:
         raise PolicyError(
             f"there is no policy {name!r}; choose one of {', '.join(POLICIES)}, or a "

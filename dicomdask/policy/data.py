@@ -18,6 +18,8 @@ FILES: Final = (
     "retain.toml",
     "terms.toml",
     "words.toml",
+    "pixels.toml",
+    "devices.toml",
 )
 """What decides what a policy does."""
 

@@ -11,7 +11,8 @@
 
 A rule names elements by exactly one of `keyword`, `tag` (`(0008,1030)`, `60xx0022`),
 `private` (a private creator, with `element` such as `"0019,xx0C"`), `vr` or `regex`
-(over keywords). Later rules win over earlier ones and over the table.
+(over keywords). Later rules win over earlier ones and over the table. What `[[pixels]]`
+and `[look]` say, `pixels` tells.
 """
 
 import re
@@ -24,11 +25,19 @@ from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom.datadict import tag_for_keyword
 
 from dicomdask.errors import PolicyError
+from dicomdask.policy.lines import Lines
 from dicomdask.policy.options import POLICIES, check_options
+from dicomdask.policy.pixels import (
+    DeviceRule,
+    LookRules,
+    look_rules,
+    parse_devices,
+    parse_look,
+)
 
 ACTIONS: Final = ("X", "Z", "D", "U", "C", "K")
 SELECTORS: Final = ("keyword", "tag", "private", "vr", "regex")
-KEYS: Final = frozenset({"extends", "name", "options", "rule"})
+KEYS: Final = frozenset({"extends", "name", "options", "rule", "pixels", "look"})
 RULE_KEYS: Final = frozenset({*SELECTORS, "element", "action", "reason"})
 OWN: Final = frozenset({"PatientID", "PatientName"})
 """Always the patient's pseudonym, whatever a file says."""
@@ -56,6 +65,8 @@ class PolicyFile:
     extends: str
     options: tuple[str, ...]
     rules: tuple[FileRule, ...]
+    devices: tuple[DeviceRule, ...]
+    looks: LookRules
 
 
 def parse_policy(text: str) -> PolicyFile:
@@ -70,7 +81,7 @@ def parse_policy(text: str) -> PolicyFile:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"the policy file is not TOML: {error}") from None
-    lines = _Lines(text)
+    lines = Lines(text)
     for key in sorted(set(document) - KEYS):
         raise lines.error(f"{key} is unknown; use {', '.join(sorted(KEYS))}", key)
     name, extends = document.get("name", "custom"), document.get("extends")
@@ -85,28 +96,12 @@ def parse_policy(text: str) -> PolicyFile:
     if not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
         raise lines.error("write each rule under [[rule]]", "rule")
     rules = tuple(_rule(table, lines, number) for number, table in enumerate(tables))
-    return PolicyFile(name, extends, options, rules)
+    devices = parse_devices(document.get("pixels", []), lines)
+    looks = look_rules().stricter(parse_look(document.get("look", {}), lines))
+    return PolicyFile(name, extends, options, rules, devices, looks)
 
 
-class _Lines:
-    """Finds the line of a key, at the top or in the nth rule."""
-
-    def __init__(self, text: str) -> None:
-        self._lines = text.splitlines()
-
-    def error(self, what: str, key: str, rule: int | None = None) -> PolicyError:
-        return PolicyError(f"line {self._find(key, rule)} of the policy file: {what}")
-
-    def _find(self, key: str, rule: int | None) -> int:
-        starts = [n for n, line in enumerate(self._lines) if line.strip() == "[[rule]]"]
-        start = 0 if rule is None or rule >= len(starts) else starts[rule]
-        for number in range(start, len(self._lines)):
-            if re.match(rf"\s*(\[\[?\s*)?{re.escape(key)}\b", self._lines[number]):
-                return number + 1
-        return start + 1
-
-
-def _options(found: Any, extends: str, lines: _Lines) -> tuple[str, ...]:
+def _options(found: Any, extends: str, lines: Lines) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise lines.error("options is a list of names", "options")
     try:
@@ -116,7 +111,7 @@ def _options(found: Any, extends: str, lines: _Lines) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _rule(table: Mapping[str, Any], lines: _Lines, number: int) -> FileRule:
+def _rule(table: Mapping[str, Any], lines: Lines, number: int) -> FileRule:
     for key, value in table.items():
         if key not in RULE_KEYS or not isinstance(value, str):
             names = ", ".join(sorted(RULE_KEYS))
@@ -132,7 +127,7 @@ def _rule(table: Mapping[str, Any], lines: _Lines, number: int) -> FileRule:
             number,
         )
     [selector] = chosen
-    told = f"policy file, line {lines._find(selector, number)}"
+    told = f"policy file, line {lines.find(selector, number)}"
     if table.get("reason"):
         told = f"{told}: {table['reason']}"
     try:

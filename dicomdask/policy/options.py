@@ -16,10 +16,12 @@ MODIFIED_DATES: Final = "retain-longitudinal-modified-dates"
 DESCRIPTORS: Final = "clean-descriptors"
 STRUCTURED: Final = "clean-structured-content"
 GRAPHICS: Final = "clean-graphics"
+PIXELS: Final = "clean-pixels"
 
 _LONGITUDINAL: Final = "Retain Longitudinal Temporal Information"
 OPTION_CODES: Final = MappingProxyType(
     {
+        PIXELS: ("113101", "Clean Pixel Data Option"),
         GRAPHICS: ("113103", "Clean Graphics Option"),
         STRUCTURED: ("113104", "Clean Structured Content Option"),
         DESCRIPTORS: ("113105", "Clean Descriptors Option"),

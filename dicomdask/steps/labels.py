@@ -20,7 +20,7 @@ from dicomdask.tasks.labels import (
     check_keywords,
     read_issuers,
 )
-from dicomdask.tasks.planning import job_policy
+from dicomdask.tasks.policies import named_policy
 from dicomdask.work import Job, Work
 
 OF_INSTANCES: Final = "SOPInstanceUID"
@@ -86,7 +86,7 @@ def pseudonymize(
     job = directory.require_job()
     key = _job_key(directory, job, key_file)
     commit = _newest_commit(job, key)
-    policy = job_policy(job)
+    policy = named_policy(job)
     names = _by_keyword(columns)
     check_keywords(names, policy)
     source, target = (storage.resolve(url) for url in (table, output))

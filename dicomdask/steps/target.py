@@ -11,8 +11,8 @@ from dicomdask.model import Codec, Irregular, Profile, Settings
 from dicomdask.policy import Policy, load_policy, parse_policy
 from dicomdask.pseudonym import Key
 from dicomdask.steps.session import Session
-from dicomdask.tasks import planning
 from dicomdask.tasks.commit import kept_settings
+from dicomdask.tasks.policies import job_policy, seeing
 from dicomdask.work import Job
 
 
@@ -82,14 +82,23 @@ def with_policy(settings: Settings) -> Settings:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the policy that settings name, by name or by file."""
+    """Return the policy that settings name, by name or by file.
+
+    Raises
+    ------
+    PolicyError
+        If there is none, or it cannot be used.
+    OptionError
+        If it wants a look for text in pixels, and nothing that looks is installed.
+    """
     found = with_policy(settings)
-    return load_policy(
+    policy = load_policy(
         found.policy,
         options=found.options,
         trusted_pixels=found.trusted_pixels,
         text=found.policy_text,
     )
+    return seeing(policy)
 
 
 def check_settings(settings: Settings, limit: int | None) -> None:
@@ -131,7 +140,7 @@ def check_store(job: Job, key: Key) -> Commit | None:
     if newest is None:
         return None
     wanted: dict[str, Any] = dict(kept_settings(job, key))
-    wanted["policy digest"] = planning.job_policy(job).digest
+    wanted["policy digest"] = job_policy(job).digest
     wanted["key"] = key.fingerprint()
     made_with = {
         **newest.settings,

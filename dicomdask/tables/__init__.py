@@ -34,6 +34,7 @@ SORT_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "instances": ("volume_id", "SOPInstanceUID"),
     "inputs": ("source_key",),
     "fingerprints": ("volume_id",),
+    "redactions": ("volume_id", "source_key", "top", "left", "bottom", "right"),
 }
 
 KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -42,6 +43,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "instances": ("series_key", "volume_id", "SOPInstanceUID"),
     "inputs": ("source_key",),
     "fingerprints": ("series_key", "volume_id"),
+    "redactions": ("series_key", "volume_id", "source_key", "top", "left"),
 }
 """The order of rows within a run; by the first of these rows are dropped."""
 
@@ -60,6 +62,12 @@ REPEATING: Final[dict[str, tuple[str, ...]]] = {"volumes": ("zarr_json",)}
 
 SUMS: Final = ("n_frames", "raw_bytes", "stored_bytes")
 """The columns of volumes of which a summary holds sums."""
+COUNTED: Final[dict[str, tuple[str, ...]]] = {
+    "inputs": ("outcome", "code"),
+    "instances": ("text_look",),
+    "redactions": ("way",),
+}
+"""The columns of other tables of whose values a summary holds counts."""
 
 Summary = Mapping[str, Mapping[str, int]]
 """Sums by group; of two parts of a table they may be added."""
@@ -177,10 +185,10 @@ def within(table: pa.Table, column: str, low: str, high: str) -> pa.Table:
 
 def summarize(name: str, table: pa.Table) -> Summary:
     """Return the sums of a part that a commit tells of its whole table."""
-    if name == "inputs":
-        return {one: _counts(table[one]) for one in ("outcome", "code")}
     if name != "volumes":
-        return {}
+        there = set(table.column_names)  # parts of earlier versions may lack some
+        columns = [one for one in COUNTED.get(name, ()) if one in there]
+        return {one: _counts(table[one]) for one in columns}
     groups = pc.fill_null(table["Modality"], "unknown")
     found = table.select(SUMS).append_column("group", groups).group_by("group")
     sums = found.aggregate([([], "count_all"), *((one, "sum") for one in SUMS)])

@@ -119,6 +119,8 @@ VOLUMES: Final = pa.schema(
         "series_key": pa.string(),
         "site_key": pa.string(),
         "device_key": pa.string(),
+        "text_look": pa.string(),
+        "n_redactions": pa.int64(),
         **VOLUME_ATTRIBUTES,
     }
 )
@@ -157,9 +159,31 @@ INSTANCES: Final = pa.schema(
         "SOPClassUID": pa.string(),
         "TransferSyntaxUID": pa.string(),
         "InstanceNumber": pa.int64(),
+        "text_look": pa.string(),
+        "n_redactions": pa.int64(),
         "header": pa.string(),
     }
 )
+
+REDACTIONS: Final = pa.schema(
+    {
+        "volume_id": pa.string(),
+        "revision": pa.string(),
+        "series_key": pa.string(),
+        "source_key": pa.string(),
+        "SOPInstanceUID": pa.string(),
+        "frames": _COUNTS,
+        "top": pa.int64(),
+        "left": pa.int64(),
+        "bottom": pa.int64(),
+        "right": pa.int64(),
+        "way": pa.string(),
+        "score": pa.float64(),
+    }
+)
+"""One row a region that is blanked in the pixels of an instance: rows [top, bottom),
+columns [left, right) of the frames as the source has them, from 0. `frames` are frame
+numbers of DICOM, from 1, as in `FRAMES`."""
 
 INPUTS: Final = pa.schema(
     {
@@ -192,6 +216,7 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
     "instances": INSTANCES,
     "inputs": INPUTS,
     "fingerprints": FINGERPRINTS,
+    "redactions": REDACTIONS,
 }
 """The tables of a dataset."""
 
@@ -200,6 +225,7 @@ PART: Final = pa.schema(
         "volume": pa.struct(list(VOLUMES)),
         "frames": pa.list_(pa.struct(list(FRAMES))),
         "instances": pa.list_(pa.struct(list(INSTANCES))),
+        "redactions": pa.list_(pa.struct(list(REDACTIONS))),
         "values": _COUNTS,
         "counts": _COUNTS,
         "n_padding": pa.int64(),

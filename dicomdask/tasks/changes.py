@@ -347,6 +347,7 @@ class _Rows:
                 "fingerprints": tables.to_table(
                     "fingerprints", [one["fingerprint"] for one in merged]
                 ),
+                "redactions": _flat(merged, "redactions"),
             }
         if self.inputs.num_rows:
             yield {"inputs": self.inputs}

@@ -22,7 +22,7 @@ from dicomdask.tasks.memory import (
     write_memory,
 )
 from dicomdask.tasks.planned import Planned, read_planned
-from dicomdask.tasks.planning import job_policy
+from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.settle import state_of
 from dicomdask.work import Job, Work
 

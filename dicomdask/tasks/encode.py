@@ -2,15 +2,26 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from pydicom import Dataset
 
-from dicomdask import arrays, deid, header, pixels, plan, rows, shards, storage, tables
+from dicomdask import (
+    arrays,
+    burnedin,
+    deid,
+    header,
+    pixels,
+    plan,
+    rows,
+    shards,
+    storage,
+    tables,
+)
 from dicomdask.errors import InputError
 from dicomdask.limits import HEADER_TEXT_BYTES
 from dicomdask.model import PlannedFrame, PlannedVolume, Receipt, Task, Verdict
@@ -18,9 +29,11 @@ from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.attempts import Attempts
 from dicomdask.tasks.barrier import guard, kind_of, quiet
+from dicomdask.tasks.decode import Plane, decode, fit, parse, read_header
 from dicomdask.tasks.isolate import Cell
+from dicomdask.tasks.looks import Looked, look_at
 from dicomdask.tasks.measure import Counts, measured
-from dicomdask.tasks.planning import job_policy
+from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.resolve import make_verdict
 from dicomdask.tasks.sources import Portion, fetch, portions, take
 from dicomdask.values import Distribution, Statistics, Transform, pool, statistics
@@ -229,7 +242,6 @@ def _too_long(volume: PlannedVolume) -> list[Verdict]:
 
 
 Known = tuple[rows.EncodedInstance, list[rows.EncodedFrame]]
-Plane = np.ndarray[Any, np.dtype[Any]]
 Decoded = tuple[list[Plane], Known]
 Reader = Callable[[Portion, bytes, PlannedVolume], Decoded]
 
@@ -259,9 +271,18 @@ def _read_frames(
     portion: Portion, data: bytes, volume: PlannedVolume, context: Context
 ) -> Decoded:
     """Decode the frames of a portion, and tell what is known of them."""
-    dataset = _parse(portion, data, volume)
+    dataset = parse(portion, data, volume)
     decoder = pixels.FrameDecoder(dataset)
-    decoded = list(_decode(decoder, portion, volume))
+    numbered = decode(decoder, portion)
+    looked = Looked(volume.look or "none")
+    if volume.look is None:
+        described = read_header(portion, data)
+        looked, numbered = look_at(
+            dataset, described, context.policy, decoder.form, dict(numbered)
+        )
+    if looked.by in burnedin.LOOKERS:
+        dataset.BurnedInAnnotation = "NO"
+    decoded = list(fit(numbered, portion, volume))
     cleaned = deid.clean_header(dataset, context.policy, context.key)
     told, groups = rows.split_header(deid.header_json(cleaned))
     instance = rows.EncodedInstance(
@@ -270,6 +291,8 @@ def _read_frames(
         transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
         site_key=_keyed(dataset, SITE, context.key),
         device_key=_keyed(dataset, DEVICE, context.key),
+        text_look=looked.by,
+        redactions=looked.redactions,
     )
     times = header.frame_times(dataset)
     frames = [
@@ -282,31 +305,6 @@ def _read_frames(
         for frame in portion.frames
     ]
     return decoded, (instance, frames)
-
-
-def _decode(
-    decoder: pixels.FrameDecoder, portion: Portion, volume: PlannedVolume
-) -> Iterator[Plane]:
-    """Yield the frames of a portion; the tiles of a mosaic are decoded together."""
-    last, whole = -1, np.empty(0)
-    for place, frame in enumerate(portion.frames):
-        number = frame.frame if portion.header_bytes is None else place
-        whole = whole if number == last else decoder.decode(number)
-        last, plane = number, whole
-        if frame.tile is not None:
-            plane = pixels.cut_tile(whole, frame.tile, volume.frame_shape)
-        if "c" in volume.dimensions:
-            plane = np.moveaxis(plane, -1, 0)
-        if plane.shape != volume.frame_shape or plane.dtype != np.dtype(volume.dtype):
-            raise InputError("bad-pixels", "Pixels differ from what the header says.")
-        yield plane
-
-
-def _parse(portion: Portion, data: bytes, volume: PlannedVolume) -> Dataset:
-    if portion.header_bytes is None:
-        return header.read_dataset(data, limit=plan.inflated_bytes(volume))
-    head, body = data[: portion.header_bytes], data[portion.header_bytes :]
-    return header.read_piece(head, body, len(portion.frames))
 
 
 SITE: Final = ("InstitutionName", "InstitutionAddress")

@@ -9,15 +9,16 @@ from typing import Any, Final
 
 from pydicom.dataset import FileDataset
 
-from dicomdask import burnedin, deid, header, plan, storage, tables
+from dicomdask import deid, header, plan, storage, tables
 from dicomdask.errors import CODES, InputError
 from dicomdask.model import SourceFile
 from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.barrier import guard, kind_of, quiet
 from dicomdask.tasks.index import make_outcome
+from dicomdask.tasks.looks import need
 from dicomdask.tasks.measure import Counts, measured
-from dicomdask.tasks.planning import job_policy
+from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.resolve import fetch_ahead, read_source
 from dicomdask.work import Job, Work
 
@@ -180,8 +181,7 @@ def _require_file(file: SourceFile) -> None:
 def _clean(data: bytes, file: SourceFile, target: Target) -> deid.CleanedFile:
     try:
         instance = header.read_instance(io.BytesIO(data), file)
-        if not burnedin.passes_without_look(instance, target.policy.trusted_pixels):
-            raise InputError("burned-in-risk")
+        need(instance, target.policy)
         dataset = header.read_dataset(data)
     except InputError as error:
         if error.code != "no-pixels":

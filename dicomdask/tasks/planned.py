@@ -12,7 +12,7 @@ from dicomdask import plan
 from dicomdask.errors import PlanError
 from dicomdask.pseudonym import Key
 from dicomdask.tasks import places
-from dicomdask.tasks.planning import job_policy
+from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.resolve import reopen
 from dicomdask.work import Job, Work
 

@@ -7,12 +7,12 @@ from typing import Final
 from dicomdask import plan
 from dicomdask.errors import CODES
 from dicomdask.model import Instance, Outcome, PlannedVolume, Verdict
-from dicomdask.policy import Policy, load_policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.barrier import kind_of
 from dicomdask.tasks.forgotten import Forgotten, read_forgotten
 from dicomdask.tasks.index import make_outcome, stored_outcome
 from dicomdask.tasks.measure import Counts, measured
+from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.resolve import newest_of, stored_sources
 from dicomdask.work import Job, Work
 
@@ -66,7 +66,7 @@ def _plan_bucket(
     made = plan.plan_instances(
         fit,
         job.settings,
-        policy_digest=job_policy(job).digest,
+        policy=job_policy(job),
         key=key,
         duplicates=duplicates,
     )
@@ -223,14 +223,3 @@ def _reason_to_drop(
     if memory is not None and plan.memory_bytes(volume, held) > memory:
         return "too-large"
     return None
-
-
-def job_policy(job: Job) -> Policy:
-    """Return the policy that a job's settings name."""
-    settings = job.settings
-    return load_policy(
-        settings.policy,
-        options=settings.options,
-        trusted_pixels=settings.trusted_pixels,
-        text=settings.policy_text,
-    )

@@ -19,6 +19,7 @@ from pydicom.uid import (
 from dicomdask import commits, header, pixels, plan, storage
 from dicomdask.errors import CODES, InputError
 from dicomdask.model import Instance, PlannedFrame, SourceFile, Stage, Verdict
+from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks import places
 from dicomdask.tasks.attempts import Attempts
@@ -26,6 +27,7 @@ from dicomdask.tasks.barrier import guard, kind_of, quiet
 from dicomdask.tasks.forgotten import read_forgotten
 from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.measure import Counts, measured
+from dicomdask.tasks.policies import job_policy
 from dicomdask.work import Job, Work
 
 Source = TypeVar("Source", Instance, PlannedFrame, SourceFile)
@@ -149,18 +151,19 @@ def find_repeats(
     """Return the groups of storable instances that share a SOP Instance UID."""
     changed = work.read_changed()
     forgotten = read_forgotten(job.store, key)
+    policy = job_policy(job)
     groups: dict[str, list[Instance]] = defaultdict(list)
     for bucket in buckets:
         every = newest_of(work.read_bucket(bucket), changed)
         for instance in forgotten.split(every)[0]:
-            if _may_be_stored(instance, job):
+            if _may_be_stored(instance, policy):
                 groups[instance.sop_instance_uid].append(instance)
     return [groups[uid] for uid in sorted(groups) if len(groups[uid]) > 1]
 
 
-def _may_be_stored(instance: Instance, job: Job) -> bool:
+def _may_be_stored(instance: Instance, policy: Policy) -> bool:
     try:
-        plan.check_instance(instance, job.settings)
+        plan.check_instance(instance, policy)
     except InputError:
         return False
     return True

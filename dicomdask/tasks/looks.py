@@ -1,0 +1,154 @@
+"""Look at the pixels of an instance that may hold text, or refuse it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from pydicom import Dataset
+
+from dicomdask import burnedin, pixels
+from dicomdask.burnedin import detector
+from dicomdask.errors import InputError
+from dicomdask.model import Box, Instance, Look, Redaction
+from dicomdask.policy import Policy
+from dicomdask.tasks.barrier import guard
+
+Plane = np.ndarray[Any, np.dtype[Any]]
+
+MISSED: Final = (
+    "The header says that there is text in the pixels, and none was found; look "
+    "yourself, and say what you saw by a [[pixels]] rule in a policy file."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Who looked at the pixels of an instance, and what is to be blanked in them."""
+
+    by: Look
+    redactions: tuple[Redaction, ...] = ()
+
+    def boxes(self, number: int) -> list[Box]:
+        """Return what is to be blanked in a frame, from 0."""
+        return [one.box for one in self.redactions if number in one.frames]
+
+
+def need(instance: Instance, policy: Policy) -> Look:
+    """Return who has to look at an instance's pixels.
+
+    Raises
+    ------
+    InputError
+        `burned-in-risk` where nobody would, though it may hold text.
+    """
+    by = burnedin.look_of(instance, policy)
+    if by is None:
+        raise InputError("burned-in-risk")
+    return by
+
+
+def look(
+    dataset: Dataset,
+    instance: Instance,
+    policy: Policy,
+    by: Look,
+    *,
+    form: Any,
+    frames: Sequence[int],
+    plane_of: Callable[[int], Plane],
+) -> Looked:
+    """Look at some frames of an instance for text.
+
+    Parameters
+    ----------
+    dataset, instance
+        The instance, parsed.
+    by
+        Who has to look: one of `LOOKERS`.
+    form
+        How its pixels are written.
+    frames
+        The numbers of the frames, from 0.
+    plane_of
+        Returns the decoded frame of a number.
+
+    Raises
+    ------
+    InputError
+        `unclean-pixels` where the look failed, or the header says that there is text
+        and none was found; or what decoding raises.
+    """
+    known = burnedin.known_of(instance, policy)
+    ground = _ground(dataset, instance, known)
+    if by == "person":
+        return Looked(by, tuple(burnedin.fixed(frames, ground.fixed)))
+
+    def pictures_of(number: int) -> Sequence[Any]:
+        return pixels.pictures(dataset, form, plane_of(number), number)
+
+    found = blame(burnedin.look, frames, pictures_of, ground, detector.find_text)
+    if not found and (instance.burned_in_annotation or "").strip().upper() == "YES":
+        raise InputError("unclean-pixels", MISSED)
+    return Looked(by, found)
+
+
+def look_at(
+    dataset: Dataset,
+    instance: Instance,
+    policy: Policy,
+    form: Any,
+    planes: Mapping[int, Plane],
+) -> tuple[Looked, Iterator[tuple[int, Plane]]]:
+    """Return who looked at decoded frames, and the frames with what was found blank.
+
+    Parameters
+    ----------
+    planes
+        Decoded frames by their numbers, from 0.
+
+    Raises
+    ------
+    InputError
+        As `need` and `look`.
+    """
+    by = need(instance, policy)
+    if by not in burnedin.LOOKERS:
+        return Looked(by), iter(planes.items())
+    looked = look(
+        *(dataset, instance, policy, by),
+        form=form,
+        frames=list(planes),
+        plane_of=planes.__getitem__,
+    )
+    return looked, (
+        (n, blame(pixels.blank, plane, looked.boxes(n), form.photometric))
+        for n, plane in planes.items()
+    )
+
+
+def _ground(
+    dataset: Dataset, instance: Instance, known: burnedin.Known
+) -> burnedin.Ground:
+    rows, columns = instance.shape
+    whole = (
+        Box(b.top, b.left, min(b.bottom, rows), min(b.right, columns))
+        for b in known.blank
+        if b.top < rows and b.left < columns
+    )
+    fixed: list[tuple[Box, Any]] = [(box, "rule") for box in whole]
+    if not known.is_looked:
+        outside = burnedin.outside_regions(dataset, instance.shape)
+        fixed += [(box, "region") for box in outside]
+    return burnedin.Ground(tuple(fixed), known.keep)
+
+
+def blame(function: Callable[..., Any], *args: Any) -> Any:
+    """Call what cleans pixels; what is unforeseen is that they are not clean."""
+    try:
+        return guard(function, *args)
+    except InputError as error:
+        if error.code != "unexpected":
+            raise
+        reason = error.reason
+    raise InputError("unclean-pixels", f"The pixels could not be cleaned: {reason}")
