@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -47,6 +48,13 @@ from tests.big import MIB, Run, run_measured, write_claim, write_slices
 from tests.builders import make_instance, make_series, to_bytes, write_series
 from tests.conftest import Convert
 from tests.strategies import make_stack
+from tests.test_multiframe import (
+    ENHANCED_MR,
+    frame_group,
+    item,
+    make_enhanced,
+    rescale,
+)
 from tests.test_plan import plan_of, volume_of
 
 SYNTAXES = (
@@ -485,6 +493,58 @@ def test_indexing_the_longest_header_takes_what_is_stated(tmp_path: Path):
         taken = peak()
     assert 0 < found.header_bytes < limits.MAX_HEADER_BYTES
     assert taken < plan.index_bytes(1) - plan.BASE_BYTES
+
+
+def described_frames(n: int) -> list[Dataset]:
+    """Return functional groups that tell of each frame all there is, of none alike."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for z in range(n):
+        a, b, c, d, e = rng.random(5).tolist()
+        moment = f"20200101{z // 3600:02d}{z // 60 % 60:02d}{z % 60:02d}.{z:06d}"
+        frames.append(
+            frame_group(
+                (-10.123456, 20.654321, 2.5 * z),
+                PixelValueTransformationSequence=rescale(round(a, 8), round(b, 8)),
+                MRTimingAndRelatedParametersSequence=item(
+                    RepetitionTime=a, FlipAngle=b
+                ),
+                MREchoSequence=item(EffectiveEchoTime=c),
+                MRDiffusionSequence=item(DiffusionBValue=d * e),
+                FrameContentSequence=item(
+                    StackID=str(z), FrameAcquisitionDateTime=moment
+                ),
+            )
+        )
+    return frames
+
+
+def test_what_functional_groups_say_of_frames_counts(tmp_path: Path, key: Key):
+    n, n_files = 3000, 3
+    frames = described_frames(n)
+    for number in range(n_files):
+        ids = {"SOPInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.3.{number}"}
+        pixels = np.zeros((n, 2, 2), np.int16)
+        ds = make_enhanced(pixels, frames, sop_class=ENHANCED_MR, Modality="MR", **ids)
+        (tmp_path / f"{number}.dcm").write_bytes(to_bytes(ds))
+    del ds, frames
+    files = list(index.list_sources([str(tmp_path)], exclude=()))
+    with traced() as peak:
+        found = index.read_instances(files)
+        indexing = peak()
+    assert len(found) == n_files
+    headers = sum(one.header_bytes for one in found)
+    every = n * n_files
+    counted = plan.index_bytes(n_files, every) - plan.index_bytes(n_files)
+    assert n * plan.memory.FACTS_BYTES // 2 < indexing < counted + headers
+    with traced() as peak:
+        made = plan.plan_instances(found, Settings(), policy_digest="p", key=key)
+        planning = peak()
+    assert [len(volume.frames) for volume in made.volumes] == [n] * n_files
+    bound = plan.bucket_bytes(n_files, every) - plan.BASE_BYTES
+    assert bound / 4 < planning < bound
+    packed = max(len(one.frame_facts) for one in found) / n
+    assert 40 < packed < plan.memory.PACKED_FRAME_BYTES
 
 
 # --- a run of processes -------------------------------------------------------

@@ -14,6 +14,7 @@ from dicomdask.limits import (
     AHEAD_FILES,
     BATCH_BYTES,
     HEADER_TEXT_BYTES,
+    MAX_FRAMES,
     MAX_HEADER_BYTES,
     SMALL_HEADER_BYTES,
     TRAILER_BYTES,
@@ -64,6 +65,10 @@ PLANNED_FRAME_BYTES, PLANNED_VOLUME_BYTES = 2500, 8000
 INSTANCE_BYTES: Final = 8000
 """What an instance takes while it is indexed or planned."""
 
+PACKED_FRAME_BYTES, FACTS_BYTES, GROUP_BYTES = 160, 3200, 400
+"""A frame that functional groups describe: packed, its facts while they are read or
+planned, and what a header says of it at least where there is so much to tell."""
+
 
 def memory_bytes(volume: PlannedVolume, held: int = 0) -> int:
     """Return the most memory that one of the volume's tasks takes on a worker.
@@ -105,18 +110,34 @@ def resolve_bytes(instance: Instance) -> int:
     return BASE_BYTES + _source_bytes(size, header, pixels, is_remote=is_remote)
 
 
-def bucket_bytes(n_instances: int) -> int:
-    """Return the most memory that planning a bucket of the index takes."""
-    return BASE_BYTES + n_instances * INSTANCE_BYTES
+def bucket_bytes(n_instances: int, n_frames: int = 0) -> int:
+    """Return the most memory that planning a bucket of the index takes.
+
+    Parameters
+    ----------
+    n_frames
+        How many frames the functional groups of all its instances describe. Packed they
+        are held all the time; one series after the other they are unpacked and planned.
+    """
+    per_frame = PACKED_FRAME_BYTES + max(FACTS_BYTES, PLANNED_FRAME_BYTES)
+    return BASE_BYTES + n_instances * INSTANCE_BYTES + n_frames * per_frame
 
 
-def index_bytes(n_files: int) -> int:
+def index_bytes(n_files: int, n_frames: int = 0) -> int:
     """Return the most memory that indexing a part of the manifest takes.
 
-    Short headers are read many at once, the longest there may be alone.
+    Short headers are read many at once, the longest there may be alone; so are the
+    functional groups in them, and what they say of frames is packed then.
+
+    Parameters
+    ----------
+    n_frames
+        How many frames the functional groups of all files describe.
     """
     headers = AHEAD_FILES * 2 * SMALL_HEADER_BYTES + MAX_HEADER_BYTES * 5 // 4
-    return BASE_BYTES + n_files * INSTANCE_BYTES + headers
+    at_once = max(MAX_FRAMES, AHEAD_FILES * SMALL_HEADER_BYTES // GROUP_BYTES)
+    facts = min(n_frames, at_once) * FACTS_BYTES + n_frames * PACKED_FRAME_BYTES
+    return BASE_BYTES + n_files * INSTANCE_BYTES + headers + facts
 
 
 def largest_task_bytes(part: Plan) -> int:
