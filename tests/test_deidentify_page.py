@@ -20,7 +20,7 @@ def rows(name: str, pattern: str) -> list[tuple[str, ...]]:
 
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     commands = re.findall(r"^ {4}\$ (.*)$", TEXT, re.MULTILINE)
-    assert len(commands) == 12
+    assert len(commands) == 14
     script = "\n".join(["set -e", *commands])
     for name in ("convert", "deidentify"):
         script = script.replace(f"dicomdask {name}", f"dicomdask {name} {SYNCHRONOUS}")

@@ -307,7 +307,9 @@ def forget_text(done: Forgot, *, undo: bool, dry_run: bool) -> str:
         for number, one in enumerate(done.patients, 1)
     ]
     if undo:
-        lines.append(f"commit {done.commit} stands; convert again to store them")
+        again = f"commit {done.commit} stands; convert"
+        again = "deidentify" if done.commit is None else again
+        lines.append(f"{again} again to store them")
         return "\n".join(lines)
     if done.work is None:
         lines.append(
@@ -323,9 +325,10 @@ def forget_text(done: Forgot, *, undo: bool, dry_run: bool) -> str:
         lines.append("the --where filter in the work's job.json names a patient")
     if dry_run:
         return "\n".join([*lines, "nothing was removed: --dry-run"])
+    stands = "" if done.commit is None else f"; commit {done.commit} stands"
     lines.append(
         f"{done.n_objects} objects of the store and {done.n_records} records of the "
-        f"work directory removed; commit {done.commit} stands"
+        f"work directory removed{stands}"
     )
     return "\n".join(lines)
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,9 @@ from dicomdask.steps.session import (
 from dicomdask.steps.stages import list_inputs, require_files
 from dicomdask.steps.target import check_places, check_settings, with_policy
 from dicomdask.tasks import files
+from dicomdask.tasks.forgotten_files import leave_out_files
 from dicomdask.tasks.index import NOT_DICOM
-from dicomdask.tasks.settle_files import RECORD
+from dicomdask.tasks.record import read_record, write_record
 
 SECONDS_PER_FILE: Final = 0.02
 """About how long a file takes, read and written; what is short needs no cluster."""
@@ -137,10 +137,9 @@ def _set_target(
         "codes": [list(code) for code in target.policy.codes],
         "key": session.key.fingerprint(),
     }
-    url = _record_url(dest)
     storage.require_writable(dest)
-    if storage.exists(url):
-        found = json.loads(storage.read(url))
+    found = read_record(dest)
+    if found is not None:
         differing = [name for name in wanted if found.get(name) != wanted[name]]
         if differing:
             raise PlanError(
@@ -152,17 +151,7 @@ def _set_target(
             f"{dest} is not empty and was not made by `dicomdask deidentify`; give "
             "another path"
         )
-    _write_record(dest, wanted)
-
-
-def _record_url(dest: str) -> str:
-    return storage.join(dest, RECORD, "record.json")
-
-
-def _write_record(dest: str, record: Mapping[str, Any]) -> None:
-    text = json.dumps(record, indent=1) + "\n"
-    with storage.room_at(dest):
-        storage.write(_record_url(dest), text.encode())
+    write_record(dest, (found or {}) | wanted)
 
 
 def _finish(session: Session, *, crosswalk: bool) -> Deidentified:
@@ -185,11 +174,12 @@ def _finish(session: Session, *, crosswalk: bool) -> Deidentified:
         goal = Goal(n_files, "files", "files")
         seconds = SECONDS_PER_FILE * n_files
         done = session.run("deidentify", bag, goal, seconds=seconds)
+    leave_out_files(target)
     outcomes, codes = _settle(session, target, crosswalk=crosswalk)
     if not set(codes) - NOT_DICOM:
         raise NoDicomError("no DICOM in the sources; name the folder that holds it")
-    record = json.loads(storage.read(_record_url(target.url)))
-    _write_record(target.url, record | {"outcomes": outcomes, "codes_found": codes})
+    record = read_record(target.url) or {}
+    write_record(target.url, record | {"outcomes": outcomes, "codes_found": codes})
     return Deidentified(
         dest=target.url,
         work=work.url,

@@ -21,7 +21,14 @@ from dicomdask.pseudonym import (
 )
 from dicomdask.steps.session import locked
 from dicomdask.tasks.cleaning import clean_work
+from dicomdask.tasks.forgotten_files import (
+    bring_back_files,
+    clean_files_work,
+    remove_files,
+    search_files,
+)
 from dicomdask.tasks.patient import Patient, search_index, search_tasks
+from dicomdask.tasks.record import FORGOTTEN, read_record
 from dicomdask.tasks.removal import (
     Forgot,
     Found,
@@ -94,7 +101,7 @@ def forget(
     Parameters
     ----------
     store
-        Where the dataset is.
+        Where the dataset is, or what `deidentify` wrote.
     patients
         Each a PatientID, or the pseudonym that stands for it in the tables.
     issuer
@@ -118,18 +125,57 @@ def forget(
         If the key is missing, or another than the dataset's.
     """
     target = storage.resolve(store)
-    commits.require_dataset(target)
-    newest = require_commit(target, commits.read_commit(target))
+    record = read_record(target)
+    newest = None if record else _newest(target)
     directory, key = _open_work(target, work, key_file)
-    if key.fingerprint() != newest.key_fingerprint:
+    made_with = newest.key_fingerprint if newest else (record or {})["key"]
+    if key.fingerprint() != made_with:
         raise PolicyError(
             f"{target} was made with another key; pass the key it was made with"
         )
     people = _people(patients, issuer, key)
     with locked(directory.url) if directory else nullcontext():
+        if newest is None:
+            return _forget_files(target, directory, people, undo=undo, dry_run=dry_run)
         if undo:
             return _bring_back(target, directory, people)
         return _forget(target, directory, people, newest, dry_run=dry_run)
+
+
+def _newest(store: str) -> Commit:
+    commits.require_dataset(store)
+    return require_commit(store, commits.read_commit(store))
+
+
+def _forget_files(
+    dest: str,
+    work: Work | None,
+    people: list[Patient],
+    *,
+    undo: bool,
+    dry_run: bool,
+) -> Forgot:
+    """Forget patients of a destination of `deidentify`."""
+    before = set((read_record(dest) or {}).get(FORGOTTEN, ()))
+    if undo:
+        bring_back_files(dest, people)
+        found = tuple(
+            Found((), bool(one.all_digests & before), 0, 0, 0) for one in people
+        )
+        return Forgot(dest, work.url if work else None, None, found)
+    n_unknown = search_files(dest, work, people)
+    done = Forgot(
+        store=dest,
+        work=work.url if work else None,
+        commit=None,
+        patients=tuple(found_of(one, before) for one in people),
+        n_unknown=n_unknown,
+    )
+    if dry_run:
+        return done
+    n_objects = remove_files(dest, people)
+    n_records = clean_files_work(dest, work, people) if work else 0
+    return replace(done, n_objects=n_objects, n_records=n_records)
 
 
 def _bring_back(store: str, work: Work | None, people: list[Patient]) -> Forgot:

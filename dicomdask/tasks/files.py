@@ -15,6 +15,7 @@ from dicomdask.model import SourceFile
 from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.barrier import guard, kind_of, quiet
+from dicomdask.tasks.forgotten import Forgotten, Person, read_forgotten
 from dicomdask.tasks.index import make_outcome
 from dicomdask.tasks.looks import need
 from dicomdask.tasks.measure import Counts, measured
@@ -23,6 +24,9 @@ from dicomdask.tasks.resolve import fetch_ahead, read_source
 from dicomdask.work import Job, Work
 
 FOLDER: Final = "files"
+LEFT: Final = "left"
+FORGOTTEN: Final = "forgotten"
+"""The code of a file whose patient is kept out; no outcome has it."""
 BATCH_BYTES: Final = 64 << 20
 BATCH_FILES: Final = 256
 MEMORY_FACTOR: Final = 6
@@ -63,11 +67,15 @@ class FileRow:
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """One line of the crosswalk (identified): a UID, or a patient's number."""
+    """One line of the crosswalk (identified): a UID, or a patient's number.
+
+    `pseudonym` is the patient's in whose files it stands.
+    """
 
     kind: str
     old: str
     new: str
+    pseudonym: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ class Target:
     policy: Policy
     key: Key
     crosswalk: bool
+    forgotten: Forgotten
 
     def path(self, *names: str) -> str:
         """Return the URL of what the work directory holds of this target."""
@@ -91,7 +100,8 @@ def target_of(work: Work, job: Job, *, crosswalk: bool) -> Target:
     policy, key = job_policy(job), resolve_key(job.key)
     parts = (str(job.store), policy.digest, str(crosswalk))
     name = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
-    return Target(work, str(job.store), name, policy, key, crosswalk)
+    forgotten = read_forgotten(job.store, key)
+    return Target(work, str(job.store), name, policy, key, crosswalk, forgotten)
 
 
 Batch = tuple[str, int, int]
@@ -130,12 +140,20 @@ def deidentify_batch(
     target = target_of(work, work.require_job(), crosswalk=crosswalk)
     files = work.read_manifest(part)[start:stop]
     rows: list[FileRow] = []
+    left: list[SourceFile] = []
     mapped: set[Mapped] = set()
     with quiet():
         for file, fetched in fetch_ahead(files):
             row, pairs = clean_one(file, fetched, target, memory=memory)
+            if row.code == FORGOTTEN:
+                left.append(file)
+                continue
             rows.append(row)
             mapped |= pairs
+    if left:
+        data = tables.records_to_parquet(SourceFile, left)
+        with storage.room_at(work.url):
+            storage.write(target.path(LEFT, f"{batch_name(batch)}.parquet"), data)
     _write_rows(target, batch_name(batch), rows, mapped)
     found = Counter(kind_of(row.code, row.reason) for row in rows)
     return {
@@ -154,6 +172,8 @@ def clean_one(
             raise InputError("too-large")
         _require_file(file)
         data = guard(read_source, file, fetched)
+        if target.forgotten.has(_person(data) if target.forgotten else None):
+            return replace(_row_of(file, "stored", "", target), code=FORGOTTEN), set()
         cleaned = guard(_clean, data, file, target)
     except InputError as error:
         return _row_of(file, error.code, error.reason, target), set()
@@ -165,10 +185,18 @@ def clean_one(
         path=cleaned.path,
         pixel_digest=hashlib.blake2b(cleaned.pixels, digest_size=16).hexdigest(),
     )
-    pairs = {Mapped("uid", old, new) for old, new in cleaned.uids.items() if old}
+    own = cleaned.pseudonym
+    pairs = {Mapped("uid", old, new, own) for old, new in cleaned.uids.items() if old}
     if target.crosswalk:
-        pairs.add(Mapped("patient", cleaned.patient_id, cleaned.pseudonym))
+        pairs.add(Mapped("patient", cleaned.patient_id, own, own))
     return row, pairs
+
+
+def _person(data: bytes) -> Person | None:
+    try:
+        return Person(*guard(header.read_patient, io.BytesIO(data)))
+    except InputError:
+        return None
 
 
 def _require_file(file: SourceFile) -> None:

@@ -16,6 +16,7 @@ from dicomdask.model import Instance, SourceFile
 from dicomdask.policy import patient_identity
 from dicomdask.pseudonym import Key
 from dicomdask.tasks.barrier import guard
+from dicomdask.tasks.record import FORGOTTEN, read_record
 from dicomdask.work import Work
 
 
@@ -119,9 +120,12 @@ def digests_of(person: Person, key: Key) -> list[str]:
 
 
 def read_forgotten(store: str | None, key: Key) -> Forgotten:
-    """Return whom the newest commit of a store keeps out; nobody without one."""
+    """Return whom a store keeps out: by its newest commit, or its record of files."""
     newest = commits.read_commit(store) if store else None
-    return Forgotten(frozenset(newest.forgotten if newest else ()), key)
+    if newest is not None:
+        return Forgotten(frozenset(newest.forgotten), key)
+    record = read_record(store) if store else None
+    return Forgotten(frozenset((record or {}).get(FORGOTTEN, ())), key)
 
 
 def file_state(file: SourceFile, key: Key) -> str:

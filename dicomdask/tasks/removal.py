@@ -38,15 +38,16 @@ class Found:
 class Forgot:
     """What was removed, without a word about who.
 
-    `commit` is the newest one; `n_objects` were deleted in the store and `n_records`
-    in the work directory, if there was one. Of `n_unknown` files without an image
-    nobody could tell whose they are. `in_filter`: the filter of the work's job, which
-    decides what the dataset is, holds a name that was given.
+    `commit` is the newest one, None where the store is of `deidentify`; `n_objects`
+    were deleted in the store and `n_records` in the work directory, if there was one.
+    Of `n_unknown` files without an image nobody could tell whose they are. `in_filter`:
+    the filter of the work's job, which decides what the dataset is, holds a name that
+    was given.
     """
 
     store: str
     work: str | None
-    commit: int
+    commit: int | None
     patients: tuple[Found, ...]
     n_objects: int = 0
     n_records: int = 0

@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Final
 
 from dicomdask import header, storage, tables
 from dicomdask.errors import CODES, InputError
@@ -21,11 +20,9 @@ from dicomdask.tasks.files import (
 )
 from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.measure import Counts, measured
+from dicomdask.tasks.record import INPUTS, RECORD
 from dicomdask.tasks.resolve import read_apart, resolve_group
 from dicomdask.work import Work
-
-RECORD: Final = "_dicomdask"
-"""The folder of a destination that holds what is no DICOM file; no value in it."""
 
 
 @measured
@@ -41,7 +38,7 @@ def settle_bucket(bucket: str, *, work_url: str, crosswalk: bool = False) -> Cou
     for path in {row.path for row in every if row.path} - claimed:
         storage.remove(storage.join(target.url, *path.split("/")))
     outcomes = [_outcome(row) for row in sorted(settled, key=lambda r: r.source_key)]
-    url = storage.join(target.url, RECORD, "inputs", f"{bucket}.parquet")
+    url = storage.join(target.url, RECORD, INPUTS, f"{bucket}.parquet")
     with storage.room_at(target.url):
         storage.write(url, tables.records_to_parquet(Outcome, outcomes))
     return {
