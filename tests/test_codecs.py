@@ -1,6 +1,7 @@
 """Decoders against each other: the first in line gives what pydicom's plug-ins give."""
 
 import io
+import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -84,7 +85,9 @@ def test_decoders_that_disagree_are_found_out(monkeypatch: Any) -> None:
     ds.compress(JPEG2000Lossless, generate_instance_uid=False)
     right = codecs.imagecodecs.jpeg2k_decode
     monkeypatch.setattr(
-        codecs.imagecodecs, "jpeg2k_decode", lambda data: right(data) + 1
+        codecs.imagecodecs,
+        "jpeg2k_decode",
+        lambda data, **options: right(data, **options) + 1,
     )
     [(found, wanted)] = pairs(read_dataset(to_bytes(ds)))
     assert not np.array_equal(found, wanted)
@@ -117,6 +120,39 @@ def test_line_25_lossless_is_lossless(
     np.testing.assert_array_equal(decode_frames(dataset)[0], pixels, strict=True)
     for found, wanted in pairs(dataset):
         np.testing.assert_array_equal(found, wanted)
+
+
+def segment(plane: bytes) -> bytes:
+    """Return an RLE segment of nothing but literal runs (PS3.5 section G.3)."""
+    runs = [plane[start : start + 128] for start in range(0, len(plane), 128)]
+    packed = b"".join(bytes([len(run) - 1]) + run for run in runs)
+    return packed + b"\x80" * (len(packed) % 2)
+
+
+@pytest.mark.parametrize("changes", [(-100, 0), (0, -100), (2, -2), (-9, -9)])
+def test_line_20_rle_segments_of_other_lengths_leave_nothing_unset(
+    changes: tuple[int, int],
+) -> None:
+    """What is decoded into starts with anything: all of it is written, or none kept."""
+    pixels = np.arange(1, 1441, dtype="u2").reshape(40, 36) * 40
+    high, low = (pixels >> 8).astype("u1").tobytes(), pixels.astype("u1").tobytes()
+    ds = make_instance(pixels=pixels, transfer_syntax=RLELossless)
+
+    def frame(planes: list[bytes]) -> Dataset:
+        parts = [*map(segment, planes)]
+        head = struct.pack("<16I", 2, 64, 64 + len(parts[0]), *[0] * 13)
+        ds.PixelData = encapsulate([head + b"".join(parts)])
+        ds["PixelData"].is_undefined_length = True
+        return read_dataset(to_bytes(ds))
+
+    np.testing.assert_array_equal(decode_frames(frame([high, low]))[0], pixels)
+    planes = [
+        (plane + bytes(9))[: len(plane) + change]
+        for plane, change in zip((high, low), changes, strict=True)
+    ]
+    with pytest.raises(InputError) as caught:
+        decode_frames(frame(planes))
+    assert caught.value.code == "bad-pixels"
 
 
 # --- how frames lie in the stream -------------------------------------------------

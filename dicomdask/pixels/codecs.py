@@ -132,14 +132,16 @@ def _fast_decoder(form: Form, stream: Stream | None) -> Decode | None:
 
 
 def _decode_rle(form: Form, data: bytes, _: object) -> tuple[Array, str]:
-    nbytes = form.allocated // 8
     check_rle(form, data)
     dtype = form.dtype.newbyteorder("<")
-    planes = np.frombuffer(
-        imagecodecs.dicomrle_decode(data, f"<u{nbytes}"), dtype=dtype
-    )
-    shape = (form.samples, form.rows, form.columns)
-    values = np.moveaxis(planes.reshape(shape), 0, -1).reshape(form.shape)
+    # Into what is as long as the image: then it does not count what it decodes first.
+    n = form.samples * form.rows * form.columns
+    out = np.empty(n * dtype.itemsize, np.uint8)
+    found = imagecodecs.dicomrle_decode(data, f"<u{dtype.itemsize}", out=out)
+    values = found.view(dtype).reshape(form.samples, form.rows, form.columns)
+    if form.samples > 1:
+        values = np.moveaxis(values, 0, -1)
+    values = values.reshape(form.shape)
     return replace_unused(values, form.stored), form.photometric
 
 

@@ -173,7 +173,9 @@ class FrameDecoder:
         stream = None if form.syntax == RLELossless else _check_stream(data, form)
         told = colour.told_photometric(form, stream)
         self.is_lossy = self.is_lossy or codecs.is_lossy(form.syntax, stream)
-        return codecs.decode(replace(form, photometric=told), data, stream)
+        if told != form.photometric:
+            form = replace(form, photometric=told)
+        return codecs.decode(form, data, stream)
 
 
 def decode_frame(dataset: pydicom.Dataset, number: int) -> Array:
