@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
+import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
-from pydicom import Dataset
 
 import dicomdask
 from dicomdask import burnedin
@@ -35,7 +36,7 @@ def drawn(*lines: str, at: tuple[int, int] = (100, 60)) -> np.ndarray:
     return np.asarray(plane)
 
 
-def ultrasound(pixels: np.ndarray, **elements):
+def ultrasound(pixels: np.ndarray, *, patient: int = 1, **elements):
     """Return an ultrasound image of a maker and a model."""
     wanted = {
         "Modality": "US",
@@ -46,7 +47,7 @@ def ultrasound(pixels: np.ndarray, **elements):
         "RescaleSlope": None,
         "RescaleIntercept": None,
     }
-    return make_instance(pixels=pixels, **wanted | elements)
+    return make_instance(patient, pixels=pixels, **wanted | elements)
 
 
 def instance_of(ds):
@@ -199,11 +200,93 @@ def test_marked_and_nothing_found_is_rejected(tmp_path) -> None:
     assert sorted(ds.inputs["code"]) == ["stored", "unclean-pixels"]
 
 
+# --- in DICOM ------------------------------------------------------------------
+
+
+def cleaned_of(tmp_path: Path, *datasets, **options) -> dict[str, pydicom.Dataset]:
+    """Return what `deidentify` writes, by modality; the destination is `out`."""
+    folder = tmp_path / "in"
+    folder.mkdir(exist_ok=True)
+    for number, ds in enumerate(datasets):
+        (folder / f"{number}.dcm").write_bytes(to_bytes(ds))
+    out = tmp_path / "out"
+    dicomdask.deidentify(str(folder), str(out), scheduler="synchronous", **options)
+    found = [pydicom.dcmread(path) for path in out.rglob("*.dcm")]
+    return {ds.Modality: ds for ds in found}
+
+
+def told(tmp_path: Path, name: str) -> list[dict]:
+    parts = (tmp_path / "out" / "_dicomdask" / name).glob("*.parquet")
+    return [row for part in parts for row in pq.read_table(part).to_pylist()]
+
+
+def test_files_are_blank_where_arrays_are(tmp_path) -> None:
+    plane = drawn("DOE JANE")
+    one, other = ultrasound(plane), make_instance(series=2)
+    found = cleaned_of(tmp_path, one, other, options=["clean-pixels"])
+    ds = store_of(tmp_path, one, other, options=["clean-pixels"])
+    [volume] = ds.volumes[ds.volumes["Modality"] == "US"]["volume_id"]
+    assert np.array_equal(found["US"].pixel_array, ds.read(volume))
+    assert found["US"].BurnedInAnnotation == "NO"
+    codes = [c.CodeValue for c in found["US"].DeidentificationMethodCodeSequence]
+    assert "113101" in codes
+    assert "BurnedInAnnotation" not in found["CT"]
+    assert found["CT"].PixelData == other.PixelData
+    rows = told(tmp_path, "redactions")
+    names = ("top", "left", "bottom", "right", "way", "score", "frames")
+    wanted = ds.redactions[list(names)].to_dict("records")
+    assert [{name: row[name] for name in names} for row in rows] == [
+        {**row, "frames": list(row["frames"])} for row in wanted
+    ]
+    [look] = told(tmp_path, "looks")
+    assert (look["text_look"], look["n_redactions"]) == ("detector", len(rows))
+    assert look["SOPInstanceUID"] == found["US"].SOPInstanceUID
+
+
+def test_a_file_in_which_nothing_is_found_keeps_its_bytes(tmp_path) -> None:
+    plain = ultrasound(drawn())
+    found = cleaned_of(tmp_path, plain, options=["clean-pixels"])
+    assert found["US"].PixelData == plain.PixelData
+    assert found["US"].BurnedInAnnotation == "NO"
+    [look] = told(tmp_path, "looks")
+    assert look["n_redactions"] == 0
+    assert told(tmp_path, "redactions") == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["dicomdask.burnedin.detector.find_text", "dicomdask.pixels.blank_frames"],
+)
+def test_a_fault_rejects_the_file(tmp_path, monkeypatch, place) -> None:
+    def broken(*_, **__):
+        raise RuntimeError("SMITH")
+
+    monkeypatch.setattr(place, broken)
+    one = ultrasound(drawn("DOE JANE"))
+    found = cleaned_of(tmp_path, one, make_instance(series=2), options=["clean-pixels"])
+    assert set(found) == {"CT"}
+    codes = {row["code"]: row["reason"] for row in told(tmp_path, "inputs")}
+    assert set(codes) == {"stored", "unclean-pixels"}
+    assert "SMITH" not in codes["unclean-pixels"]
+
+
+def test_who_is_forgotten_leaves_no_row(tmp_path) -> None:
+    every = [ultrasound(drawn("DOE JANE"), patient=number) for number in (1, 2)]
+    cleaned_of(tmp_path, *every, options=["clean-pixels"])
+    before = {name: told(tmp_path, name) for name in ("looks", "redactions")}
+    dicomdask.forget(str(tmp_path / "out"), patients=["PAT0001"])
+    [left] = (tmp_path / "out").rglob("*.dcm")
+    for name, rows in before.items():
+        after = told(tmp_path, name)
+        assert {row["SOPInstanceUID"] for row in after} == {left.stem}
+        assert len(after) * 2 == len(rows) > 0
+
+
 # --- regions -------------------------------------------------------------------
 
 
 def region(top, left, bottom, right):
-    item = Dataset()
+    item = pydicom.Dataset()
     item.RegionLocationMinX0, item.RegionLocationMinY0 = left, top
     item.RegionLocationMaxX1, item.RegionLocationMaxY1 = right - 1, bottom - 1
     return item

@@ -17,7 +17,7 @@ from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.barrier import guard, kind_of, quiet
 from dicomdask.tasks.forgotten import Forgotten, Person, read_forgotten
 from dicomdask.tasks.index import make_outcome
-from dicomdask.tasks.looks import need
+from dicomdask.tasks.looks import Looked, look_at_file, need, to_texts
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.resolve import fetch_ahead, read_source
@@ -49,7 +49,8 @@ class FileRow:
     """What became of one state of one file (identified: holds its URL).
 
     `path` is where its de-identified file lies below the destination; empty where
-    there is none, and `pixel_digest` what its pixels are known by.
+    there is none, and `pixel_digest` what its pixels are known by. `text_look` says who
+    looked for text in its pixels; `redactions` are texts, see `looks.to_texts`.
     """
 
     url: str
@@ -63,6 +64,8 @@ class FileRow:
     stage: str
     code: str
     reason: str
+    text_look: str = "none"
+    redactions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,7 @@ def clean_one(
         data = guard(read_source, file, fetched)
         if target.forgotten.has(_person(data) if target.forgotten else None):
             return replace(_row_of(file, "stored", "", target), code=FORGOTTEN), set()
-        cleaned = guard(_clean, data, file, target)
+        cleaned, looked = guard(_clean, data, file, target)
     except InputError as error:
         return _row_of(file, error.code, error.reason, target), set()
     url = storage.join(target.url, *cleaned.path.split("/"))
@@ -184,6 +187,8 @@ def clean_one(
         _row_of(file, "stored", CODES["stored"], target),
         path=cleaned.path,
         pixel_digest=hashlib.blake2b(cleaned.pixels, digest_size=16).hexdigest(),
+        text_look=looked.by,
+        redactions=to_texts(looked.redactions),
     )
     own = cleaned.pseudonym
     pairs = {Mapped("uid", old, new, own) for old, new in cleaned.uids.items() if old}
@@ -206,19 +211,24 @@ def _require_file(file: SourceFile) -> None:
         raise InputError(code)
 
 
-def _clean(data: bytes, file: SourceFile, target: Target) -> deid.CleanedFile:
+def _clean(
+    data: bytes, file: SourceFile, target: Target
+) -> tuple[deid.CleanedFile, Looked]:
+    looked = Looked("none")
     try:
         instance = header.read_instance(io.BytesIO(data), file)
-        need(instance, target.policy)
+        by = need(instance, target.policy)
         dataset = header.read_dataset(data)
+        looked, dataset = look_at_file(dataset, instance, target.policy, by)
     except InputError as error:
         if error.code != "no-pixels":
             raise
         dataset = header.read_dataset(data)
         require_cleanable(dataset)
-    return deid.clean_file(
+    cleaned = deid.clean_file(
         dataset, target.policy, target.key, crosswalk=target.crosswalk
     )
+    return cleaned, looked
 
 
 def require_cleanable(dataset: FileDataset) -> None:

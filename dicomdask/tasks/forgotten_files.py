@@ -23,7 +23,19 @@ from dicomdask.tasks.forgotten import (
     read_person,
 )
 from dicomdask.tasks.patient import NO_PATIENT, Patient
-from dicomdask.tasks.record import FORGOTTEN, INPUTS, RECORD, read_record, write_record
+from dicomdask.tasks.record import (
+    FORGOTTEN,
+    INPUTS,
+    LOOKS,
+    RECORD,
+    REDACTIONS,
+    FileLook,
+    FileRedaction,
+    read_record,
+    uid_of,
+    write_record,
+    write_rows,
+)
 from dicomdask.work import Work
 
 PSEUDONYM: Final = re.compile("[0-9a-f]{32}")
@@ -122,11 +134,26 @@ def remove_files(dest: str, patients: Sequence[Patient]) -> int:
     count = 0
     for name in sorted({name for one in patients for name in one.pseudonyms}):
         folder = storage.join(dest, name)
-        count += sum(1 for _ in storage.list_below(folder))
+        there = [one.name for one in storage.list_below(folder)]
+        count += len(there)
+        _clean_looks(dest, {uid_of(path) for path in there})
         storage.remove_tree(folder)
     sources = {name for one in patients for name in one.sources}
     write_record(dest, (read_record(dest) or {}) | _clean_inputs(dest, sources))
     return count
+
+
+def _clean_looks(dest: str, uids: Collection[str]) -> None:
+    """Take out what was looked at and blanked in some files."""
+    for table, record in ((LOOKS, FileLook), (REDACTIONS, FileRedaction)):
+        folder = storage.join(dest, RECORD, table)
+        for name in storage.list_names(folder):
+            data = storage.read(storage.join(folder, name))
+            rows: list[Any] = tables.records_from_parquet(record, data)
+            kept = [row for row in rows if row.SOPInstanceUID not in uids]
+            if len(kept) < len(rows):
+                bucket = name.removesuffix(".parquet")
+                write_rows(dest, table, bucket, record, kept)
 
 
 def bring_back_files(dest: str, patients: Sequence[Patient]) -> None:

@@ -1,11 +1,13 @@
 """Look at the pixels of an instance that may hold text, or refuse it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.dataset import FileDataset
 
 from dicomdask import burnedin, pixels
 from dicomdask.burnedin import detector
@@ -124,6 +126,48 @@ def look_at(
     return looked, (
         (n, blame(pixels.blank, plane, looked.boxes(n), form.photometric))
         for n, plane in planes.items()
+    )
+
+
+def look_at_file(
+    dataset: FileDataset, instance: Instance, policy: Policy, by: Look
+) -> tuple[Looked, FileDataset]:
+    """Return who looked at all frames of a file, and it with what was found blank.
+
+    Raises
+    ------
+    InputError
+        As `look`, `pixels.FrameDecoder` and `pixels.blank_frames`.
+    """
+    if by not in burnedin.LOOKERS:
+        return Looked(by), dataset
+    decoder = pixels.FrameDecoder(dataset)
+    frames = range(len(decoder))
+    looked = look(
+        *(dataset, instance, policy, by),
+        form=decoder.form,
+        frames=frames,
+        plane_of=decoder.decode,
+    )
+    boxes = [looked.boxes(number) for number in frames]
+    if any(boxes):
+        dataset = blame(pixels.blank_frames, dataset, boxes).dataset
+    dataset.BurnedInAnnotation = "NO"
+    return looked, dataset
+
+
+def to_texts(redactions: Iterable[Redaction]) -> tuple[str, ...]:
+    """Return redactions as a row in the work directory holds them; frames from 1."""
+    return tuple(
+        json.dumps(
+            {
+                "frames": [number + 1 for number in one.frames],
+                **asdict(one.box),
+                "way": one.way,
+                "score": one.score,
+            }
+        )
+        for one in redactions
     )
 
 

@@ -2,14 +2,42 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from dicomdask import storage
+from dicomdask import storage, tables
 
 RECORD: Final = "_dicomdask"
 """The folder of a destination that holds what is no DICOM file; no value in it."""
 INPUTS: Final = "inputs"
+LOOKS: Final = "looks"
+REDACTIONS: Final = "redactions"
 FORGOTTEN: Final = "forgotten"
+
+
+@dataclass(frozen=True, slots=True)
+class FileLook:
+    """A de-identified file in whose pixels somebody looked for text."""
+
+    source_key: str
+    SOPInstanceUID: str
+    text_look: str
+    n_redactions: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileRedaction:
+    """A region that is blanked in a de-identified file; as in `tables/redactions`."""
+
+    source_key: str
+    SOPInstanceUID: str
+    frames: tuple[int, ...]
+    top: int
+    left: int
+    bottom: int
+    right: int
+    way: str
+    score: float | None
 
 
 def read_record(dest: str) -> dict[str, Any] | None:
@@ -26,6 +54,23 @@ def write_record(dest: str, record: Mapping[str, Any]) -> None:
     text = json.dumps(record, indent=1) + "\n"
     with storage.room_at(dest):
         storage.write(_url(dest), text.encode())
+
+
+def uid_of(path: str) -> str:
+    """Return the new SOP Instance UID of a file below a destination: its name."""
+    return path.rpartition("/")[2].removesuffix(".dcm")
+
+
+def write_rows(
+    dest: str, name: str, bucket: str, record: type[Any], rows: list[Any]
+) -> None:
+    """Write a bucket of a table beside the files; without rows there is none."""
+    url = storage.join(dest, RECORD, name, f"{bucket}.parquet")
+    if rows:
+        with storage.room_at(dest):
+            storage.write(url, tables.records_to_parquet(record, rows))
+    elif storage.exists(url):
+        storage.remove(url)
 
 
 def _url(dest: str) -> str:

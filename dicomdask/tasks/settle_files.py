@@ -1,12 +1,13 @@
 """Settle: of several copies of one instance one file stays; every input is told."""
 
 import io
+import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
-from dicomdask import header, storage, tables
+from dicomdask import burnedin, header, storage, tables
 from dicomdask.errors import CODES, InputError
 from dicomdask.model import Instance, Outcome
 from dicomdask.tasks.barrier import guard, kind_of, quiet
@@ -20,7 +21,16 @@ from dicomdask.tasks.files import (
 )
 from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.measure import Counts, measured
-from dicomdask.tasks.record import INPUTS, RECORD
+from dicomdask.tasks.record import (
+    INPUTS,
+    LOOKS,
+    RECORD,
+    REDACTIONS,
+    FileLook,
+    FileRedaction,
+    uid_of,
+    write_rows,
+)
 from dicomdask.tasks.resolve import read_apart, resolve_group
 from dicomdask.work import Work
 
@@ -41,6 +51,8 @@ def settle_bucket(bucket: str, *, work_url: str, crosswalk: bool = False) -> Cou
     url = storage.join(target.url, RECORD, INPUTS, f"{bucket}.parquet")
     with storage.room_at(target.url):
         storage.write(url, tables.records_to_parquet(Outcome, outcomes))
+        stored = [row for row in settled if row.outcome == "stored"]
+        _write_looks(target.url, bucket, stored)
     return {
         "buckets": 1,
         "outcomes": dict(Counter(one.outcome for one in outcomes)),
@@ -132,3 +144,25 @@ def _outcome(row: FileRow) -> Outcome:
         reason=row.reason,
         source_bytes=max(0, row.size),
     )
+
+
+# --- what was looked at ------------------------------------------------------
+
+
+def _write_looks(dest: str, bucket: str, rows: Iterable[FileRow]) -> None:
+    """Write what was looked at and blanked in the files of one bucket."""
+    seen = [one for one in rows if one.text_look in burnedin.LOOKERS]
+    looks = [
+        FileLook(one.source_key, uid_of(one.path), one.text_look, len(one.redactions))
+        for one in seen
+    ]
+    write_rows(dest, LOOKS, bucket, FileLook, looks)
+    write_rows(dest, REDACTIONS, bucket, FileRedaction, list(_redactions_of(seen)))
+
+
+def _redactions_of(rows: Iterable[FileRow]) -> Iterator[FileRedaction]:
+    for row in rows:
+        for text in row.redactions:
+            told = json.loads(text)
+            frames = tuple(told.pop("frames"))
+            yield FileRedaction(row.source_key, uid_of(row.path), frames, **told)
