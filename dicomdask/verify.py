@@ -6,6 +6,7 @@ stored plane to a source is the lineage in tables/frames and the work's manifest
 
 import json
 import random
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +21,7 @@ from dicomdask.tasks.barrier import guard, quiet
 from dicomdask.work import Work
 
 Row = Mapping[str, Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 TOLD_TWICE: Final = (
     "kind",
@@ -87,11 +89,15 @@ def verify(
             problems.append(str(error))
     volumes, frames = found.get("volumes", []), found.get("frames", [])
     problems += _check_counts(volumes, frames)
+    redactions = found.get("redactions", [])
+    problems += _check_redactions(volumes, redactions)
     for row in volumes:
         problems += _check_volume(store, row)
     chosen = _choose(frames, sample, seed)
     sources = _sources(work, key) if work and key else {}
-    compared, unavailable = _compare(store, volumes, chosen, sources, problems)
+    compared, unavailable = _compare(
+        store, volumes, chosen, sources, problems, blanks=_blanks(redactions)
+    )
     n_parts = sum(map(len, commit.tables.values()))
     return Report(n_parts, len(volumes), compared, unavailable, tuple(problems))
 
@@ -111,6 +117,40 @@ def _check_counts(volumes: Sequence[Row], frames: Sequence[Row]) -> Iterator[str
             yield f"volume {row['volume_id']}: frames are missing in tables/frames"
     for volume_id, _ in planes:
         yield f"volume {volume_id}: frames without a volume in tables/frames"
+
+
+def _check_redactions(
+    volumes: Sequence[Row], redactions: Sequence[Row]
+) -> Iterator[str]:
+    """Yield where the regions that were blanked are not those that volumes count."""
+    found = Counter((row["volume_id"], row["revision"]) for row in redactions)
+    for row in volumes:
+        n = found.pop((row["volume_id"], row["revision"]), 0)
+        if n != (row.get("n_redactions") or 0):
+            yield f"volume {row['volume_id']}: regions are missing in tables/redactions"
+    for volume_id, _ in found:
+        yield f"volume {volume_id}: regions without a volume in tables/redactions"
+
+
+Blanks = Mapping[tuple[Any, ...], list[Row]]
+"""Regions by volume, revision, source and number of the frame."""
+
+
+def _blanks(redactions: Sequence[Row]) -> Blanks:
+    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in redactions:
+        for number in row["frames"]:
+            names = (row["volume_id"], row["revision"], row["source_key"], number)
+            found[names].append(row)
+    return found
+
+
+def _blank_mask(shape: Sequence[int], boxes: Sequence[Row]) -> Array:
+    """Return which pixels of a plane lie in any of some regions."""
+    inside = np.zeros(shape, bool)
+    for box in boxes:
+        inside[box["top"] : box["bottom"], box["left"] : box["right"]] = True
+    return inside
 
 
 def _n_planes(row: Row) -> int:
@@ -189,6 +229,8 @@ def _compare(
     frames: Sequence[Row],
     sources: Mapping[str, str],
     problems: list[str],
+    *,
+    blanks: Blanks,
 ) -> tuple[int, int]:
     """Compare frames with their sources; return how many were, and how many not."""
     paths = {(row["volume_id"], row["revision"]): row["path"] for row in volumes}
@@ -205,12 +247,16 @@ def _compare(
             except Exception as error:  # noqa: BLE001 - zarr and codecs raise anything
                 problems.append(f"{where}: cannot be read ({type(error).__name__})")
                 continue
+            names = (row["volume_id"], row["revision"], row["source_key"])
+            boxes = blanks.get((*names, row["frame_number"]), [])
+            if row.get("tile") is None:  # else they are in pixels of the mosaic
+                problems += _not_blank(where, stored, boxes)
             source = sources.get(row["source_key"])
             if source is None or not storage.exists(source):
                 unavailable += 1
                 continue
             compared += 1
-            problems += _difference(where, stored, source, row, frames_of)
+            problems += _difference(where, stored, source, row, boxes, frames_of)
     return compared, unavailable
 
 
@@ -241,6 +287,7 @@ def _difference(
     stored: np.ndarray[Any, np.dtype[Any]],
     source: str,
     row: Row,
+    boxes: Sequence[Row],
     frames_of: Callable[[str], np.ndarray[Any, np.dtype[Any]]],
 ) -> Iterator[str]:
     try:
@@ -248,15 +295,43 @@ def _difference(
     except DicomDaskError as error:
         yield f"{where}: its source cannot be read any more ({error})"
         return
+    inside = _blank_mask(wanted.shape[:2], boxes)
     if wanted.ndim == 3:  # colour: samples are last there, and first here
         wanted = np.moveaxis(wanted, -1, 0)
     if row.get("tile") is not None:  # of a mosaic, row by row
         height, width = stored.shape
         down, right = divmod(row["tile"] - 1, wanted.shape[1] // width)
-        wanted = wanted[down * height :, right * width :][:height, :width]
+        place = slice(down * height, None), slice(right * width, None)
+        wanted, inside = (plane[place][:height, :width] for plane in (wanted, inside))
     native = wanted.dtype.newbyteorder("=")  # big endian sources are stored native
-    if native != stored.dtype or not np.array_equal(wanted, stored):
+    if native != stored.dtype or not np.array_equal(
+        wanted[..., ~inside], stored[..., ~inside]
+    ):
         yield f"{where}: voxels differ from the source"
+
+
+def _not_blank(where: str, stored: Array, boxes: Sequence[Row]) -> Iterator[str]:
+    """Yield where regions that were blanked hold anything.
+
+    A blank pixel is the darkest that is displayed: of monochrome the least or the
+    largest value outside, of colour no brighter than anything there.
+    """
+    inside = _blank_mask(stored.shape[-2:], boxes)
+    if not inside.any():
+        return
+    values = np.atleast_2d(stored[..., inside])
+    first, rest = values[:, :1], stored[..., ~inside]
+    is_blank = bool((values == first).all())
+    if is_blank and rest.size and stored.ndim == 2:
+        is_blank = first.item() in {np.fmin.reduce(rest), np.fmax.reduce(rest)}
+    elif is_blank and rest.size:
+        is_blank = bool((_LUMA @ first).item() <= (_LUMA @ rest).min())
+    if not is_blank:
+        yield f"{where}: a region of tables/redactions is not blank"
+
+
+_LUMA: Final = np.array([299, 587, 114])
+"""Thousandths of Y that R, G and B give (PS3.3 section C.7.6.3.1.2)."""
 
 
 def _reference(source: str) -> np.ndarray[Any, np.dtype[Any]]:

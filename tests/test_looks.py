@@ -13,11 +13,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 import dicomdask
 from dicomdask import burnedin
+from dicomdask import verify as verify_module
 from dicomdask.burnedin import detector
 from dicomdask.errors import InputError, OptionError
 from dicomdask.header import read_instance
 from dicomdask.model import Box, SourceFile
 from dicomdask.policy import load_policy
+from dicomdask.pseudonym import resolve_key
+from dicomdask.verify import verify
+from dicomdask.work import Work
 from tests.builders import make_instance, to_bytes
 
 US = "1.2.840.10008.5.1.4.1.1.6.1"
@@ -198,6 +202,71 @@ def test_marked_and_nothing_found_is_rejected(tmp_path) -> None:
     marked = ultrasound(drawn(), BurnedInAnnotation="YES")
     ds = store_of(tmp_path, marked, make_instance(series=2), options=["clean-pixels"])
     assert sorted(ds.inputs["code"]) == ["stored", "unclean-pixels"]
+
+
+@pytest.fixture(scope="module")
+def cleaned(tmp_path_factory):
+    """Return a dataset of a plane and one in colour with text, and its work."""
+    folder = tmp_path_factory.mktemp("cleaned")
+    plane = drawn("DOE JANE")
+    colour = np.stack([plane, plane // 2, plane // 3], axis=-1)
+    inverted = ultrasound(
+        255 - plane, series=2, PhotometricInterpretation="MONOCHROME1"
+    )
+    rgb = ultrasound(plane, series=3)
+    rgb.SamplesPerPixel, rgb.PlanarConfiguration = 3, 0
+    rgb.PhotometricInterpretation, rgb.PixelData = "RGB", colour.tobytes()
+    every = (ultrasound(plane), inverted, rgb)
+    return folder, store_of(folder, *every, options=["clean-pixels"])
+
+
+def test_verify_compares_what_is_left(cleaned) -> None:
+    folder, ds = cleaned
+    assert list(ds.volumes["n_redactions"]) == [1, 1, 1]
+    work = Work(f"{folder}/a.zarr.work")
+    key = resolve_key(work.require_job().key)
+    found = verify(ds.store, work=work, key=key)
+    assert found.problems == ()
+    assert found.n_frames == 3
+
+
+@pytest.mark.parametrize("n", range(3))
+@pytest.mark.parametrize("with_work", [True, False])
+def test_verify_sees_a_region_that_is_not_blank(cleaned, monkeypatch, n, with_work):
+    folder, ds = cleaned
+    row = ds.redactions.iloc[n]
+    real = verify_module._read_plane
+
+    def spoilt(store, path, frame):
+        plane = real(store, path, frame)
+        if row["volume_id"] in path:
+            plane[..., row["top"] + 3, row["left"] + 3] = 77
+        return plane
+
+    monkeypatch.setattr(verify_module, "_read_plane", spoilt)
+    work = Work(f"{folder}/a.zarr.work")
+    key = resolve_key(work.require_job().key)
+    found = verify(ds.store, work=work, key=key) if with_work else verify(ds.store)
+    assert len(found.problems) == 1
+    assert "not blank" in found.problems[0]
+
+
+def test_verify_sees_a_pixel_beside_a_region(cleaned, monkeypatch) -> None:
+    folder, ds = cleaned
+    row = ds.redactions.iloc[0]
+    real = verify_module._read_plane
+
+    def spoilt(store, path, frame):
+        plane = real(store, path, frame)
+        if row["volume_id"] in path:
+            plane[..., row["top"] - 1, row["left"]] ^= 1
+        return plane
+
+    monkeypatch.setattr(verify_module, "_read_plane", spoilt)
+    work = Work(f"{folder}/a.zarr.work")
+    key = resolve_key(work.require_job().key)
+    [problem] = verify(ds.store, work=work, key=key).problems
+    assert "differ from the source" in problem
 
 
 # --- in DICOM ------------------------------------------------------------------

@@ -41,7 +41,7 @@ def flip(path, at):
 def test_a_good_dataset_passes(store):
     report = check(store)
     assert report.problems == ()
-    assert (report.n_parts, report.n_volumes, report.n_frames) == (4, 1, 5)
+    assert (report.n_parts, report.n_volumes, report.n_frames) == (5, 1, 5)
     assert report.n_unavailable == 0
 
 
