@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Any, BinaryIO, Final
 
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from dicomdask.errors import InputError
 from dicomdask.frames import pack
@@ -70,7 +70,7 @@ _ARCHIVES: Final = (
 _HOSTILE: Final = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError),
     *(OSError, RuntimeError, TypeError, ValueError, struct.error, zlib.error),
-    InvalidDicomError,
+    *(BytesLengthException, InvalidDicomError),
 )
 
 

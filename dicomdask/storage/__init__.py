@@ -16,6 +16,7 @@ from dicomdask.errors import DicomDaskError, StoreError
 from dicomdask.model import SourceFile
 from dicomdask.storage import local, remote, traffic, walk
 from dicomdask.storage.ahead import ahead
+from dicomdask.storage.flight import parse_starts
 from dicomdask.storage.kept import KeptRanges
 from dicomdask.storage.listed import NOT_A_FILE, OUTSIDE, Listed
 from dicomdask.storage.local import decode_path, encode_path
@@ -53,6 +54,7 @@ __all__ = [
     "make_private_folder",
     "open_blocks",
     "options_of",
+    "parse_starts",
     "read",
     "remove",
     "remove_all",

@@ -123,12 +123,15 @@ def ask(url: str, function: Callable[..., Result], *args: Any, **options: Any) -
 
 
 async def ask_from_loop(
-    url: str, function: Callable[[fsspec.AbstractFileSystem, str], Awaitable[Any]]
+    url: str,
+    function: Callable[[fsspec.AbstractFileSystem, str], Awaitable[Any]],
+    *,
+    is_patient: bool = True,
 ) -> Any:
-    """Do what `ask` does for a store that was read before, in its event loop.
+    """Do what `ask` does in the event loop of a store.
 
-    Who is refused asks again as well, with the credentials that are there by then:
-    a session's go in mid-epoch.
+    Who is patient and is refused asks again as well, with the credentials that are
+    there by then: those of a store that was read before, which go in mid-epoch.
     """
     filesystem, path = open_store(url)
     for wait in (*WAITS, None):
@@ -137,7 +140,8 @@ async def ask_from_loop(
         except ANSWERS:
             raise
         except Exception as error:  # noqa: BLE001 - each library has its own
-            _check_hope(url, error, is_last=wait is None)
+            is_last = wait is None or not (is_patient or not _is_refusal(error))
+            _check_hope(url, error, is_last=is_last)
             await asyncio.sleep(_about(wait))
             if _is_refusal(error):
                 filesystem, path = await asyncio.to_thread(renewed, url, filesystem)

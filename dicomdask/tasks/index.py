@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Final
+from typing import BinaryIO, Final
 
 from dicomdask import header, plan, storage
 from dicomdask.errors import CODES, InputError
@@ -130,8 +130,8 @@ def index_part(part: str, *, work_url: str) -> Counts:
     locked: list[SourceFile] = []
     with quiet():
         files = work.read_manifest(part)
-        for file, found in storage.ahead(_try_instance, files, is_remote=_is_remote):
-            result = _outcome_of(file, _at_length(file, found()), key)
+        for file, found in _index(files):
+            result = _outcome_of(file, found, key)
             if _is_forgotten(file, result, forgotten):
                 left_out.append(file)
                 reason = CODES["forgotten"]
@@ -171,16 +171,21 @@ def _is_forgotten(
     return bool(forgotten) and forgotten.has(read_person(file))
 
 
-def _is_remote(file: SourceFile) -> bool:
-    return not storage.is_local(file.url)
+def _index(
+    files: Sequence[SourceFile],
+) -> Iterator[tuple[SourceFile, Instance | InputError]]:
+    """Yield each file and what became of it, in order."""
+    found = dict(storage.parse_starts(_try_instance, files))
+    for number, file in enumerate(files):
+        yield file, _at_length(file, found.pop(number))
 
 
 def _try_instance(
-    file: SourceFile, limit: int = SMALL_HEADER_BYTES
+    file: SourceFile, start: BinaryIO | None, limit: int = SMALL_HEADER_BYTES
 ) -> Instance | InputError:
     """Index one file. A bad file is a value, not a crash."""
     try:
-        return guard(read_instance, file, limit)
+        return guard(read_instance, file, limit, start)
     except InputError as error:
         return error
 
@@ -188,7 +193,7 @@ def _try_instance(
 def _at_length(file: SourceFile, found: Instance | InputError) -> Instance | InputError:
     """Read a long header after all, now that no other is read at the same time."""
     if isinstance(found, InputError) and found.code == "too-large":
-        return _try_instance(file, MAX_HEADER_BYTES)
+        return _try_instance(file, None, MAX_HEADER_BYTES)
     return found
 
 
@@ -200,8 +205,18 @@ def _outcome_of(
     return make_outcome(file, "index", found.code, found.reason, key)
 
 
-def read_instance(file: SourceFile, limit: int = MAX_HEADER_BYTES) -> Instance:
-    """Return the instance of one listed file, or raise InputError."""
+def read_instance(
+    file: SourceFile, limit: int = MAX_HEADER_BYTES, start: BinaryIO | None = None
+) -> Instance:
+    """Return the instance of one listed file, or raise InputError.
+
+    Parameters
+    ----------
+    limit
+        The most bytes that the header may have.
+    start
+        A stream over the file; by default it is opened.
+    """
     if file.size == storage.OUTSIDE:
         reason = None if storage.is_local(file.url) else OUTSIDE_NAME
         raise InputError("outside-source", reason)
@@ -209,6 +224,8 @@ def read_instance(file: SourceFile, limit: int = MAX_HEADER_BYTES) -> Instance:
         raise InputError("unreadable")
     if file.size == 0:
         raise InputError("empty-file")
+    if start is not None:
+        return header.read_instance(start, file, limit=limit)
     with storage.open_blocks(file.url, file.size) as stream:
         return header.read_instance(stream, file, limit=limit)
 
@@ -239,10 +256,5 @@ def stored_outcome(source_key: str, size: int) -> Outcome:
 
 def read_instances(files: Iterable[SourceFile]) -> list[Instance]:
     """Return the instances among some files."""
-    found: list[Instance] = []
     with quiet():
-        for file, result in storage.ahead(_try_instance, files, is_remote=_is_remote):
-            one = _at_length(file, result())
-            if isinstance(one, Instance):
-                found.append(one)
-    return found
+        return [one for _, one in _index([*files]) if isinstance(one, Instance)]
