@@ -136,9 +136,10 @@ def _decode_rle(form: Form, data: bytes, _: object) -> tuple[Array, str]:
     dtype = form.dtype.newbyteorder("<")
     # Into what is as long as the image: then it does not count what it decodes first.
     n = form.samples * form.rows * form.columns
-    out = np.empty(n * dtype.itemsize, np.uint8)
+    out = np.empty(n * dtype.itemsize, np.uint8).data
     found = imagecodecs.dicomrle_decode(data, f"<u{dtype.itemsize}", out=out)
-    values = found.view(dtype).reshape(form.samples, form.rows, form.columns)
+    planes = np.frombuffer(found, dtype)
+    values = planes.reshape(form.samples, form.rows, form.columns)
     if form.samples > 1:
         values = np.moveaxis(values, 0, -1)
     values = values.reshape(form.shape)
