@@ -28,7 +28,7 @@ FLOORS = {
     4: {"work", "dataset"},
     5: {"bench", "runlog", "tasks", "verify"},
     6: {"pipeline", "loaders"},
-    7: {"steps", "show"},
+    7: {"steps", "show", "report"},
     8: {"cli"},
     9: {"__main__"},
 }
@@ -55,7 +55,7 @@ HOMES = {
     "numcodecs": {"shards"},
     "xarray": {"loaders/xarray"},
     "torch": {f"loaders/torch{file}" for file in ("", *TORCH)},
-    "imagecodecs": {"pixels/codecs", "pixels/blanks/recode"},
+    "imagecodecs": {"pixels/codecs", "pixels/blanks/recode", "pixels/thumbnail"},
     "jpeg_ls": {"pixels/codecs", "pixels/blanks/recode"},
     "onnxruntime": {"burnedin/network"},
     "cv2": {"burnedin/network"},

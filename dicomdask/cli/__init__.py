@@ -5,12 +5,13 @@ from typing import Final
 import click
 
 import dicomdask
-from dicomdask.cli import files, keep, labels, look, policy, run, split
+from dicomdask.cli import files, keep, labels, look, policy, report, run, split
 
 COMMANDS: Final = (
     *(run.convert, run.index, run.plan, run.encode, run.commit),
     files.deidentify,
     *(look.info, look.verify, look.bench, look.demo),
+    report.report,
     *(labels.pseudonymize, split.split),
     *(keep.vacuum, keep.forget),
     policy.policy,

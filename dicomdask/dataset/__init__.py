@@ -178,6 +178,40 @@ class Dataset(Tables):
             return array
         return array[tuple(0 if drop else slice(None) for drop in dropped)]
 
+    def convert(
+        self,
+        volume_id: str,
+        stored: Array,
+        *,
+        values: Values,
+        t: int | None = None,
+        z: int | None = None,
+    ) -> Array:
+        """Return stored values of a volume's frames as other values.
+
+        What `read` does with those that it has read, for values that come from
+        elsewhere, such as the DICOM file.
+
+        Parameters
+        ----------
+        stored
+            Of all that is at `t` and `z`, in the order of the row's `dimensions`.
+        values, t, z
+            As in `read`.
+
+        Raises
+        ------
+        KeyError, ValueError, IndexError
+            As in `read`.
+        """
+        views.check(values, None)
+        volume = self._open(volume_id)
+        wanted = {**dict.fromkeys(volume.dimensions), "t": t, "z": z}
+        box = batch.box_of(volume.volume_id, volume.dimensions, volume.shape, wanted)
+        shape = tuple(one.stop - one.start for one in box)
+        found = self._converted(stored.reshape(shape), volume, box, values)
+        return found.reshape(stored.shape)
+
     def read_many(
         self,
         requests: Sequence[tuple[str, Box]],

@@ -17,6 +17,7 @@ from dicomdask.pixels.meaning import (
 )
 from dicomdask.pixels.pictures import pictures
 from dicomdask.pixels.reference import reference_frame, reference_frames
+from dicomdask.pixels.thumbnail import to_jpeg
 
 __all__ = [
     "Blanked",
@@ -35,4 +36,5 @@ __all__ = [
     "reference_frames",
     "stored_dtype",
     "stored_samples",
+    "to_jpeg",
 ]

@@ -65,6 +65,7 @@ __all__ = [
     "room_at",
     "use_options",
     "write",
+    "write_private",
 ]
 
 PROBE: Final = ".probe-"
@@ -199,6 +200,15 @@ def is_same(one: str, other: str) -> bool:
 def write(url: str, data: bytes) -> None:
     """Write an object at once, replacing what is there."""
     _at(url).write(url, data)
+    traffic.note(written=len(data))
+
+
+def write_private(url: str, data: bytes) -> None:
+    """Write an object that only its owner can read; elsewhere access is the store's."""
+    if not is_local(url):
+        write(url, data)
+        return
+    local.write(url, data, mode=0o600)
     traffic.note(written=len(data))
 
 

@@ -106,10 +106,10 @@ def real_path(url: str) -> str:
 # --- write --------------------------------------------------------------------
 
 
-def write(url: str, data: bytes) -> None:
+def write(url: str, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file at once, replacing what is there."""
     target = Path(decode_path(url))
-    temporary = _write_temporary(target, data)
+    temporary = _write_temporary(target, data, mode)
     try:
         os.replace(temporary, target)
     except BaseException:
@@ -127,11 +127,15 @@ def create(url: str, data: bytes) -> None:
         temporary.unlink()
 
 
-def _write_temporary(target: Path, data: bytes) -> Path:
+def _write_temporary(target: Path, data: bytes, mode: int = 0o666) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags, mode)
+
     try:
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=opener) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
