@@ -120,7 +120,7 @@ def _rule_html(group: Group) -> Iterator[str]:
 
 
 def _table(group: Group) -> Iterator[str]:
-    yield '<details class="rule"><summary>Places where text was found: '
+    yield '<details class="rule"><summary>Places that are blanked: '
     yield f"{len(group.places.found)}</summary>"
     yield '<div class="scroll"><table><thead><tr><th>#</th>'
     yield "<th>top, left, bottom, right</th><th>found by</th><th>pictures</th>"

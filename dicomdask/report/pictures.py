@@ -17,8 +17,8 @@ OF_A_VOLUME: Final = 4
 """How many pictures there are of one volume at most."""
 LARGE: Final = 0.25
 """The share of a frame that a box of the detector may not well be text."""
-WITHIN_REGION: Final = 0.5
-"""The doubt of a box within the region of an ultrasound image."""
+WITHIN_REGION: Final = 0.2
+"""What the region of an ultrasound image adds to the doubt of a box within."""
 MANY: Final = 0.5
 """The share of a device's pictures with text at a place where others should have it."""
 N_PLACES: Final = 40
@@ -194,7 +194,7 @@ def with_doubt(picture: Picture, places: Places) -> Picture:
     """Return a picture with how doubtful it is, and why."""
     doubts = [*_of_boxes(picture), *_of_what_lacks(picture, places)]
     doubt, because = max(doubts, default=(0.0, _calm(picture)))
-    return replace(picture, doubt=round(doubt, 4), because=because)
+    return replace(picture, doubt=round(min(doubt, 1.0), 4), because=because)
 
 
 def _calm(picture: Picture) -> str:
@@ -207,12 +207,12 @@ def _of_boxes(picture: Picture) -> Iterable[tuple[float, str]]:
     for one in picture.redactions:
         if one.way != "detector":
             continue
-        if one.score is not None:
-            yield 1 - one.score, f"score {one.score:.2f}"
-        share = area(one.box) / max(whole, 1)
-        yield min(1.0, share / LARGE), f"a box of {share:.1%} of the frame"
+        score, told = 1.0 if one.score is None else one.score, ""
         if "region" in ways:  # all outside of the regions is blanked already
-            yield WITHIN_REGION, "a box within the ultrasound region"
+            told = ", within the ultrasound region"
+        yield 1 - score + bool(told) * WITHIN_REGION, f"score {score:.2f}{told}"
+        share = area(one.box) / max(whole, 1)
+        yield share / LARGE, f"a box of {share:.1%} of the frame"
 
 
 def _of_what_lacks(picture: Picture, places: Places) -> Iterable[tuple[float, str]]:

@@ -77,6 +77,7 @@ def clean_work(
         drop(work, Verdict, is_gone, "found", bucket)
     drop(work, SourceFile, lambda one: one.url in urls, "locked")
     count += _clean_outcomes(work, sources)
+    storage.remove_tree(work.path("review"))  # pictures of whomever; soon made again
     _remove_temporary(work)
     _clean_places(work, traces.records)
     drop(work, SourceFile, lambda one: one.url in urls, "changed.parquet")

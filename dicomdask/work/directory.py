@@ -16,6 +16,7 @@
 - `receipts/…`: what is done
 - `files/<target>/…`: what became of each file of a `deidentify`
 - `attempts/<name>-<mark>`: what is being decoded, or was when its process died
+- `review/redactions.html`: what `report` shows of the sources
 - `log/<started>-<id>.jsonl`: what each run did, without any identified value
 """
 
