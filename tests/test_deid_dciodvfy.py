@@ -14,6 +14,8 @@ from dicomdask.errors import InputError
 from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key
 from dicomdask.tasks.files import require_cleanable
+from tests.builders import to_bytes
+from tests.test_deid_graphics import presentation_state
 
 KEY = Key(b"0123456789abcdef")
 VALUES = re.compile(r"= *<[^>]*>|<[0-9.]+>|\[[^\]]*\]|\b[0-9][0-9.]*\b|- values are .*")
@@ -41,7 +43,7 @@ def new_errors(path, policy, folder):
     try:
         dataset = header.read_dataset(path.read_bytes())
         if "PixelData" not in dataset:
-            require_cleanable(dataset)
+            require_cleanable(dataset, policy)
         made = clean_file(dataset, policy, KEY)
     except InputError:
         return None
@@ -64,3 +66,11 @@ def test_no_file_gets_an_error(name, data, full, tmp_path):
     checked = [path for path, lines in found.items() if lines is not None]
     assert len(checked) > len(found) / 2
     assert {path.name: found[path] for path in checked if found[path]} == {}
+
+
+@pytest.mark.parametrize("options", [[], ["clean-graphics"]])
+def test_presentation_states_get_no_error(options, tmp_path):
+    (tmp_path / "gsps.dcm").write_bytes(to_bytes(presentation_state()))
+    policy = load_policy("research", options=options)
+    found = new_errors(tmp_path / "gsps.dcm", policy, tmp_path)
+    assert found == (set() if options else None)

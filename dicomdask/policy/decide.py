@@ -18,7 +18,7 @@ from dicomdask.policy.data import (
     table_rows,
 )
 from dicomdask.policy.files import FileRule
-from dicomdask.policy.options import SAFE_PRIVATE, STRUCTURED, UIDS
+from dicomdask.policy.options import GRAPHICS, SAFE_PRIVATE, STRUCTURED, UIDS
 
 PSEUDONYMS: Final = frozenset({"PatientID", "PatientName", "AccessionNumber"})
 BINARY_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
@@ -95,6 +95,11 @@ def decisions(
     if STRUCTURED in options:
         made = Decision("C", f"{STRUCTURED}: text of content items", is_proved=False)
         found[_tag("TextValue")] = made
+    if GRAPHICS in options:  # PS3.3 section C.10.5 wants both, so something stands in
+        told = f"{GRAPHICS}: text and names of layers"
+        text = Decision("C", told, is_proved=False, code="D")
+        found[_tag("UnformattedTextValue")] = text
+        found[_tag("GraphicLayer")] = Decision("K", told, code="D")
     for rule in rules:
         made = Decision(rule.action, rule.told, is_proved=rule.action != "K")
         found.update((tag, _for_vr(tag, made)) for tag in rule.tags)

@@ -12,7 +12,7 @@ from pydicom.dataset import FileDataset
 from dicomdask import deid, header, plan, storage, tables
 from dicomdask.errors import CODES, InputError
 from dicomdask.model import SourceFile
-from dicomdask.policy import Policy
+from dicomdask.policy import GRAPHICS, Policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.barrier import guard, kind_of, quiet
 from dicomdask.tasks.forgotten import Forgotten, Person, read_forgotten
@@ -42,6 +42,10 @@ _WITHOUT_PIXELS: Final = frozenset(
     }
 )
 """What has no pixels and is cleaned by the policy; all structured reports besides."""
+_PRESENTATIONS: Final = frozenset(
+    "1.2.840.10008.5.1.4.1.1.11." + end for end in ("1", "2")
+)
+"""Softcopy presentation states in grey and in colour: with `clean-graphics` only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,17 +228,18 @@ def _clean(
         if error.code != "no-pixels":
             raise
         dataset = header.read_dataset(data)
-        require_cleanable(dataset)
+        require_cleanable(dataset, target.policy)
     cleaned = deid.clean_file(
         dataset, target.policy, target.key, crosswalk=target.crosswalk
     )
     return cleaned, looked
 
 
-def require_cleanable(dataset: FileDataset) -> None:
+def require_cleanable(dataset: FileDataset, policy: Policy) -> None:
     """Let pass what has no pixels only where the policy knows what is in it."""
     uid = str(dataset.get("SOPClassUID") or "")
-    if not (uid.startswith(_SR) or uid in _WITHOUT_PIXELS):
+    is_drawn = uid in _PRESENTATIONS and GRAPHICS in policy.options
+    if not (uid.startswith(_SR) or uid in _WITHOUT_PIXELS or is_drawn):
         raise InputError("unsupported-object")
     if 0x7FE00010 in dataset:
         raise InputError("unsupported-object")
