@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 import dicomdask
-from dicomdask import storage
+from dicomdask import storage, tables
 from dicomdask.cli import main
 from dicomdask.errors import PolicyError, StoreError
-from dicomdask.tasks import files
+from dicomdask.tasks import files, record
 from tests.builders import make_instance
 from tests.test_forget import SECRET, Person
 
@@ -86,8 +86,8 @@ def test_no_byte_of_a_patient_is_left_and_others_stay_as_they_were(lab):
     assert done.n_objects == 4
     assert lab.traces(lab.gone) == []
     assert lab.digests() == kept
-    record = json.loads((lab.dest / "_dicomdask/record.json").read_text())
-    assert record["outcomes"] == {"stored": 4}
+    told = json.loads((lab.dest / "_dicomdask/record.json").read_text())
+    assert told["outcomes"] == {"stored": 4}
     after = lab.run(crosswalk=True)
     assert (after.n_done, after.outcomes) == (0, {"stored": 4})
     assert lab.traces(lab.gone) == []
@@ -153,6 +153,32 @@ def test_without_a_work_directory_the_files_go(lab, names, tmp_path):
     assert done.n_objects == 4
     assert not (lab.dest / lab.gone.pseudonym).exists()
     assert len(lab.digests()) == 4
+
+
+@pytest.mark.parametrize("has_work", [True, False])
+def test_what_was_looked_at_goes_as_well(lab, tmp_path, has_work):
+    lab.run()
+    uids = [path.stem for path in lab.dest.rglob("*.dcm")]
+    looks = [record.FileLook("k", uid, "looked", 1) for uid in uids]
+    regions = [
+        record.FileRedaction("k", uid, (0,), 1, 2, 3, 4, "text", 0.5) for uid in uids
+    ]
+    record.write_rows(str(lab.dest), record.LOOKS, "0", record.FileLook, looks)
+    record.write_rows(
+        str(lab.dest), record.REDACTIONS, "0", record.FileRedaction, regions
+    )
+    if not has_work:
+        (tmp_path / "out.work").rename(tmp_path / "elsewhere")
+    lab.forget(lab.gone.pseudonym)
+    for name, kind in (
+        (record.LOOKS, record.FileLook),
+        (record.REDACTIONS, record.FileRedaction),
+    ):
+        data = (lab.dest / f"_dicomdask/{name}/0.parquet").read_bytes()
+        rows = tables.records_from_parquet(kind, data)
+        left = {path.stem for path in lab.dest.rglob("*.dcm")}
+        assert {row.SOPInstanceUID for row in rows} == left
+        assert len(left) == 4
 
 
 def test_a_dry_run_removes_nothing(lab):

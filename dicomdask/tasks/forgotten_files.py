@@ -57,11 +57,15 @@ def search_files(dest: str, work: Work | None, patients: Sequence[Patient]) -> i
         for patient in patients:
             if _is_own(patient, row.path.split("/")[0]):
                 _note(patient, row.url)
+                patient.instance_uids.add(uid_of(row.path))
     for name in storage.list_names(dest):
         for patient in patients:
             if PSEUDONYM.fullmatch(name) and _is_own(patient, name):
-                series = storage.list_below(storage.join(dest, name))
-                patient.series |= {one.name.rsplit("/", 1)[0] for one in series}
+                names = [
+                    one.name for one in storage.list_below(storage.join(dest, name))
+                ]
+                patient.series |= {one.rsplit("/", 1)[0] for one in names}
+                patient.instance_uids |= set(map(uid_of, names))
     return n_unknown
 
 
