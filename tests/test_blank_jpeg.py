@@ -20,6 +20,7 @@ from dicomdask.pixels.blanks.dct import (
     touched_units,
 )
 from dicomdask.pixels.blanks.huffman import Table, coded, codes_of
+from dicomdask.pixels.blanks.scan import skip_coefficients
 from tests.jpegs import (
     Layout,
     blanked,
@@ -204,3 +205,36 @@ def test_a_table_without_room_is_refused():
     full = Table((0,) * 15 + (65535,), tuple([1] * 65535))
     with pytest.raises(InputError):
         full.with_symbols([0])
+
+
+@pytest.mark.parametrize("steps", [[16] * 4, [255], [16, 16, 16, 2, 16]])
+def test_a_block_of_another_length_is_refused(steps):
+    with pytest.raises(InputError) as caught:
+        skip_coefficients(0, (bytes([1] * len(steps)), bytes(steps)))
+    assert caught.value.code == "bad-pixels"
+
+
+@pytest.mark.parametrize("steps", [[16, 16, 16, 15], [128], [15, 128], [63]])
+def test_a_block_ends_at_its_last_coefficient_or_before(steps):
+    taken = (bytes([1] * len(steps)), bytes(steps))
+    assert skip_coefficients(0, taken) == len(steps)
+
+
+@pytest.mark.parametrize(("place", "value"), [(5, 0), (7, 0), (9, 4), (11, 0x51)])
+def test_a_frame_header_that_says_nothing_clear_is_refused(place, value):
+    layout = Layout(16, 16)
+    stream = bytearray(make_jpeg(layout, random_blocks(layout, 1)))
+    start = stream.index(b"\xff\xc0")
+    stream[start + place : start + place + 1] = bytes([value])
+    if place < 9:
+        stream[start + place + 1] = value
+    if place == 9:  # with the components that it claims
+        stream[start + 2 : start + 4] = b"\0\x14"
+        stream[start + 13 : start + 13] = b"\2\x11\0\3\x11\0\4\x11\0"
+    if place == 11:
+        stream[start + 9] = 3
+        stream[start + 2 : start + 4] = b"\0\x11"
+        stream[start + 13 : start + 13] = b"\2\x11\0\3\x11\0"
+    with pytest.raises(InputError) as caught:
+        read_frame(bytes(stream))
+    assert caught.value.code == "unclean-pixels"

@@ -237,7 +237,7 @@ def _read_frame_header(jpeg: Jpeg, body: bytes) -> Jpeg:
     if n == 1:  # section A.2.2: its units are single blocks, whatever it says
         components = [replace(components[0], across=1, down=1)]
     sides = [side for part in components for side in (part.across, part.down)]
-    if not rows or not columns or n not in {1, 3} or not 1 <= min(sides) <= 4:
+    if not rows or not columns or n not in {1, 3} or not set(sides) <= {1, 2, 3, 4}:
         raise InputError("unclean-pixels")
     return replace(
         jpeg,

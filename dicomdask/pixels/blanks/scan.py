@@ -115,7 +115,7 @@ class _Editor:
             if new[component] != before:
                 self._replace(start, at, _dc(now - new[component], codes))
             new[component] = now
-            at = _skip(at, steps)
+            at = skip_coefficients(at, steps)
         return at
 
     def _blank(self, at: int) -> int:
@@ -125,7 +125,7 @@ class _Editor:
             self._old[component] += difference
             text.append(_dc(blank - self._new[component], codes) + end)
             self._new[component] = blank
-            at = _skip(at, steps)
+            at = skip_coefficients(at, steps)
         self._replace(start, at, "".join(text))
         return at
 
@@ -154,7 +154,7 @@ def _dc(difference: int, codes: dict[int, str]) -> str:
     return codes[size] + bits
 
 
-def _skip(at: int, steps: tuple[bytes, bytes]) -> int:
+def skip_coefficients(at: int, steps: tuple[bytes, bytes]) -> int:
     """Return where the 63 AC coefficients that start at a bit end."""
     bits, advance = steps
     k = 1
