@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from pydicom.dataset import FileDataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian
 
+from dicomdask.errors import InputError
 from dicomdask.model import Box
-from dicomdask.pixels import blank
+from dicomdask.pixels import FrameDecoder, blank, blank_frames, decode_frames
+from tests.builders import make_instance
 
 SHAPE = (9, 12)
 sides = st.integers(-3, 15)
@@ -78,3 +82,103 @@ def test_a_missing_number_is_not_what_floats_are_blanked_to():
 def test_an_empty_box_blanks_nothing(box):
     frame = np.arange(108, dtype="uint8").reshape(SHAPE)
     np.testing.assert_array_equal(blank(frame, [box], "MONOCHROME2"), frame)
+
+
+FORMS = {
+    "monochrome": {"dtype": "u1"},
+    "inverted": {"dtype": "u2", "bits": 12, "photometric": "MONOCHROME1"},
+    "signed": {"dtype": "i2", "bits": 13},
+    "signed bytes": {"dtype": "i1", "bits": 7},
+    "wide": {"dtype": "i4", "bits": 27},
+    "RGB": {"dtype": "u1", "samples": 3, "photometric": "RGB"},
+    "planes": {"dtype": "u2", "samples": 3, "photometric": "RGB", "planar": 1},
+    "YBR": {"dtype": "u1", "samples": 3, "photometric": "YBR_FULL", "planar": 1},
+    "deep YBR": {"dtype": "u2", "samples": 3, "photometric": "YBR_FULL"},
+    "palette": {"dtype": "u1", "photometric": "PALETTE COLOR"},
+}
+
+
+def native(data, *, dtype, bits=None, samples=1, photometric="MONOCHROME2", planar=0):
+    """Return two frames of random values in each bit, used or not, and their order."""
+    order = data.draw(st.sampled_from("<>"))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+    size = np.dtype(dtype).itemsize
+    octets = rng.integers(0, 256, (2, *SHAPE, samples * size), dtype=np.uint8)
+    values = octets.view(order + dtype)
+    ds = make_instance(
+        pixels=values[..., 0],
+        Rows=SHAPE[0],
+        Columns=SHAPE[1],
+        NumberOfFrames=2,
+        SamplesPerPixel=samples,
+        PhotometricInterpretation=photometric,
+        BitsStored=bits or 8 * size,
+        HighBit=(bits or 8 * size) - 1,
+        transfer_syntax=ExplicitVRBigEndian if order == ">" else ExplicitVRLittleEndian,
+    )
+    if samples == 3:
+        ds.PlanarConfiguration = planar
+    ds.PixelData = octets.tobytes()
+    if photometric == "PALETTE COLOR":
+        for colour in ("Red", "Green", "Blue"):
+            keyword = f"{colour}PaletteColorLookupTable"
+            setattr(ds, f"{keyword}Descriptor", [256, 0, 8])
+            table = rng.integers(0, 256, 256, dtype=np.uint8)
+            setattr(ds, f"{keyword}Data", table.tobytes())
+    little = order == "<"
+    return FileDataset(
+        "",
+        ds,
+        file_meta=ds.file_meta,
+        preamble=bytes(128),
+        is_implicit_VR=False,
+        is_little_endian=little,
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), boxes=st.lists(boxes_of_frames, min_size=2, max_size=2))
+def test_uncompressed_pixels_are_blanked_as_decoded_ones_are(form, data, boxes):
+    ds = native(data, **FORMS[form])
+    before, raw = decode_frames(ds), ds.PixelData
+    found = blank_frames(ds, boxes)
+    photometric = str(ds.PhotometricInterpretation)
+    wanted = [blank(f, b, photometric) for f, b in zip(before, boxes, strict=True)]
+    np.testing.assert_array_equal(decode_frames(found.dataset), np.stack(wanted))
+    assert ds.PixelData == raw
+    inside = [inside_of(some) for some in boxes]
+    assert found.changed == tuple(n for n, mask in enumerate(inside) if mask.any())
+    places = np.frombuffer(raw, "u1") != np.frombuffer(found.dataset.PixelData, "u1")
+    size = FORMS[form].get("samples", 1) * np.dtype(FORMS[form]["dtype"]).itemsize
+    assert places.sum() <= sum(int(mask.sum()) for mask in inside) * size
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@given(data=st.data(), boxes=st.lists(boxes_of_frames, min_size=2, max_size=2))
+def test_bits_are_blanked_where_frames_share_a_byte(photometric, data, boxes):
+    bits = data.draw(npst.arrays("u1", (2, 5, 7), elements=st.integers(0, 1)))
+    ds = make_instance(
+        pixels=bits,
+        BitsAllocated=1,
+        BitsStored=1,
+        HighBit=0,
+        PhotometricInterpretation=photometric,
+    )
+    ds.PixelData = np.packbits(bits, bitorder="little").tobytes() + b"\0"
+    ds = FileDataset("", ds, file_meta=ds.file_meta, preamble=bytes(128))
+    found = blank_frames(ds, boxes)
+    wanted = [blank(f, b, photometric) for f, b in zip(bits, boxes, strict=True)]
+    np.testing.assert_array_equal(decode_frames(found.dataset), np.stack(wanted))
+
+
+def test_cells_of_twelve_bits_are_refused():
+    ds = make_instance(
+        pixels=np.zeros((4, 4), "u2"), BitsAllocated=12, BitsStored=12, HighBit=11
+    )
+    ds = FileDataset("", ds, file_meta=ds.file_meta, preamble=bytes(128))
+    assert len(FrameDecoder(ds)) == 1
+    with pytest.raises(InputError) as caught:
+        blank_frames(ds, [[Box(0, 0, 1, 1)]])
+    assert caught.value.code == "unclean-pixels"

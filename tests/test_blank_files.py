@@ -1,6 +1,7 @@
 """Blank boxes inside real files of every transfer syntax; pydicom alone reads them."""
 
 import io
+import shutil
 
 import imagecodecs
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from pydicom.encaps import generate_frames, get_frame
 from pydicom.uid import RLELossless
 
+from dicomdask.deid import clean_file
 from dicomdask.errors import InputError
 from dicomdask.header import read_dataset
 from dicomdask.model import Box
@@ -15,6 +17,9 @@ from dicomdask.pixels import blank, blank_frames, decode_frames, reference_frame
 from dicomdask.pixels.blanks.dct import read_frame
 from dicomdask.pixels.blanks.rule import mask_of, widened
 from dicomdask.pixels.codecs import DEFLATED_FRAMES
+from dicomdask.policy import load_policy
+from dicomdask.pseudonym import Key
+from tests.test_deid_dciodvfy import errors
 
 STORE = "pydicom__pydicom-data/data_store/data/"
 TESTS = "pydicom__pydicom/src/pydicom/data/test_files/"
@@ -275,3 +280,33 @@ def test_progressive_jpeg_is_refused(name, data):
         blank_frames(dataset, boxes_of(dataset))
     assert caught.value.code == "unclean-pixels"
     assert caught.value.__context__ is None
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="no dciodvfy")
+@pytest.mark.parametrize(
+    "name",
+    [
+        STORE + "US1_J2KI.dcm",
+        STORE + "JPGLosslessP14SV1_1s_1f_8b.dcm",
+        STORE + "OBXXXX1A_rle_2frame.dcm",
+        STORE + "gdcm-US-ALOKA-16_big.dcm",
+        TESTS + "examples_ybr_color.dcm",
+        TESTS + "JPGExtended.dcm",
+        TESTS + "SC_rgb_dcmtk_+eb+cy+s2.dcm",
+        CT + f"JPEGLSLossyTransferSyntax_{UID}.81.dcm",
+        STORE + "HTJ2KLossless_08_RGB.dcm",
+    ],
+)
+def test_a_blanked_file_is_cleaned_as_any_other(name, data, tmp_path):
+    dataset = read(data, name)
+    policy, key = load_policy("research"), Key(b"0123456789abcdef")
+    plain = clean_file(dataset, policy, key)
+    blanked = blank_frames(dataset, boxes_of(dataset)).dataset
+    found = clean_file(blanked, policy, key)
+    assert found.path == plain.path
+    assert found.pixels != plain.pixels
+    (tmp_path / "plain.dcm").write_bytes(plain.data)
+    (tmp_path / "blank.dcm").write_bytes(found.data)
+    assert errors(tmp_path / "blank.dcm") <= errors(tmp_path / "plain.dcm")
+    wanted = reference_frames(written(blanked))
+    np.testing.assert_array_equal(reference_frames(found.data), wanted)

@@ -195,6 +195,27 @@ def test_jpeg_2000_with_loss_is_written_without(samples, high):
     assert all(stream.reversible for stream in streams)
 
 
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, HTJ2KLossless])
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_colours_that_are_not_transformed_stay_so(syntax, photometric):
+    values = picture(8, samples=3)
+    ds = data_set(values, 8)
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.PhotometricInterpretation = photometric
+    encode = imagecodecs.jpeg2k_encode, {"codecformat": "j2k", "mct": False}
+    if syntax == HTJ2KLossless:
+        encode = imagecodecs.htj2k_encode, {"rgb": False, "planar": False}
+    streams = [encode[0](v, reversible=True, **encode[1]) for v in values]
+    ds.PixelData = encapsulate(streams)
+    np.testing.assert_array_equal(FrameDecoder(ds).samples(1)[0], values[1])
+    after = FrameDecoder(blank_frames(ds, [[], [BOX]]).dataset)
+    wanted = values[1].copy()
+    black = [0, 128, 128] if photometric == "YBR_FULL" else [0, 0, 0]
+    wanted[BOX.top : BOX.bottom, BOX.left : BOX.right] = black
+    np.testing.assert_array_equal(after.samples(1)[0], wanted)
+    assert read_stream(after.stream(1)).transformed is False
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.integers(2, 16),
