@@ -294,7 +294,7 @@ def test_progressive_jpeg_is_refused(name, data):
         TESTS + "JPGExtended.dcm",
         TESTS + "SC_rgb_dcmtk_+eb+cy+s2.dcm",
         CT + f"JPEGLSLossyTransferSyntax_{UID}.81.dcm",
-        STORE + "HTJ2KLossless_08_RGB.dcm",
+        CT + f"JPEGLSLosslessTransferSyntax_{UID}.80.dcm",
     ],
 )
 def test_a_blanked_file_is_cleaned_as_any_other(name, data, tmp_path):

@@ -24,7 +24,7 @@ def clean_table(dataset: Dataset, tag: BaseTag, keyword: str) -> DataElement | N
     if read is None or len(read[1]) != 3:
         return None
     n_entries, _, bits = (int(value) & 0xFFFF for value in read[1])
-    data = _little(dataset.get_item(tag))
+    data = _little(dataset.get_item(tag), dataset)
     size = 1 if bits <= 8 and data is not None and len(data) < 2 * n_entries else 2
     if data is None:
         return None
@@ -51,11 +51,15 @@ def _segmented_bytes(data: bytes, n_entries: int) -> int:
     return at * 2 if made == n_entries else 0
 
 
-def _little(element: Any) -> bytes | None:
-    """Return the 16-bit words of a table in little endian."""
+def _little(element: Any, dataset: Dataset) -> bytes | None:
+    """Return the 16-bit words of a table in little endian.
+
+    An element that has been looked at no longer says in which order its bytes are.
+    """
     value = element.value
     if isinstance(value, bytes):
-        if getattr(element, "is_little_endian", True):
+        order = dataset.original_encoding[1]
+        if getattr(element, "is_little_endian", order) is not False:
             return value
         pairs = zip(value[1::2], value[::2], strict=False)
         return bytes(one for pair in pairs for one in pair)

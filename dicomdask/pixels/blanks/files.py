@@ -36,10 +36,11 @@ from dicomdask.pixels.blanks.native import Place, blank_native
 from dicomdask.pixels.blanks.recode import deflated, inflated, recode
 from dicomdask.pixels.blanks.rule import mask_of, stored_blank, widened
 from dicomdask.pixels.codecs import DEFLATED_FRAMES, find_decoder
-from dicomdask.pixels.form import FLOATS, Form
+from dicomdask.pixels.form import FLOATS
 from dicomdask.pixels.frames import FrameDecoder
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Numbers = tuple[int, ...]
 
 _DCT: Final = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
 _PHOTOMETRIC: Final = Tag(0x00280004)
@@ -102,17 +103,24 @@ def _blanked_or_error(
 
 
 def _blank(dataset: FileDataset, boxes: Sequence[Sequence[Box]]) -> Blanked:
-    frames = FrameDecoder(dataset)
+    read = _copy(dataset)  # whose raw elements are no longer raw once they are read
+    frames = FrameDecoder(read)
     if len(boxes) != len(frames):
         raise InputError("unclean-pixels")
     shape = frames.form.rows, frames.form.columns
     changed = tuple(n for n, some in enumerate(boxes) if mask_of(shape, some).any())
     if not changed:
         return Blanked(dataset)
-    editor = _Editor(dataset, frames, boxes)
-    if _is_packed(dataset):
-        return editor.blank_packed(changed)
-    return editor.blank_native(changed)
+    editor = _Editor(read, frames, boxes)
+    blank = editor.blank_packed if _is_packed(read) else editor.blank_native
+    value, recoded = blank(changed)
+    copied = _with_pixels(dataset, read[frames.form.keyword], value)
+    for keyword in _OFFSETS:
+        if keyword in copied:
+            del copied[keyword]
+    if recoded and frames.form.photometric == "YBR_ICT":
+        copied[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "YBR_RCT")
+    return Blanked(copied, changed, recoded)
 
 
 def _is_packed(dataset: FileDataset) -> bool:
@@ -123,10 +131,8 @@ def _is_packed(dataset: FileDataset) -> bool:
     )
 
 
-def _copy(
-    dataset: FileDataset, form: Form, value: bytes, *, packed: bool
-) -> FileDataset:
-    """Return a shallow copy of a data set with another value of its pixel element."""
+def _copy(dataset: FileDataset) -> FileDataset:
+    """Return a shallow copy of a data set."""
     implicit, little = dataset.original_encoding
     copied = FileDataset(
         "",
@@ -137,13 +143,17 @@ def _copy(
         is_little_endian=bool(little),
     )
     copied.set_original_encoding(implicit, little, dataset.original_character_set)
-    old = dataset[form.keyword]
-    element = DataElement(old.tag, old.VR, value, already_converted=True)
-    element.is_undefined_length = packed
-    copied[old.tag] = element
-    for keyword in _OFFSETS:
-        if keyword in copied:
-            del copied[keyword]
+    return copied
+
+
+def _with_pixels(
+    dataset: FileDataset, element: DataElement, value: bytes
+) -> FileDataset:
+    """Return a copy of a data set with other bytes in its pixel element."""
+    copied = _copy(dataset)
+    new = DataElement(element.tag, element.VR, value, already_converted=True)
+    new.is_undefined_length = element.is_undefined_length
+    copied[element.tag] = new
     return copied
 
 
@@ -188,7 +198,8 @@ class _Editor:
         if not is_float and int(dataset.get("HighBit", -1)) != form.stored - 1:
             raise InputError("unclean-pixels")
 
-    def blank_native(self, changed: tuple[int, ...]) -> Blanked:
+    def blank_native(self, changed: Numbers) -> tuple[bytes, Numbers]:
+        """Return the pixels in the order of bytes they had, and no recoded frames."""
         form, element = self._form, self._dataset[self._form.keyword]
         is_big = form.syntax == ExplicitVRBigEndian
         words = is_big and form.allocated == 8 and element.VR == "OW"
@@ -197,26 +208,23 @@ class _Editor:
             goal = self._goal(number)
             place = Place(form, number, order=">" if is_big else "<", words=words)
             blank_native(data, place, goal.inside, goal.value)
-        dataset = _copy(self._dataset, form, bytes(data), packed=False)
-        after = FrameDecoder(dataset)
+        after = FrameDecoder(_with_pixels(self._dataset, element, bytes(data)))
         for number in changed:
             self._check(self._goal(number), after.samples(number))
-        return Blanked(dataset, changed)
+        return bytes(data), ()
 
-    def blank_packed(self, changed: tuple[int, ...]) -> Blanked:
+    def blank_packed(self, changed: Numbers) -> tuple[bytes, Numbers]:
+        """Return encapsulated frames, and which of them were encoded anew."""
         form, frames = self._form, self._frames
         # PS3.5 section 8.2.4: YBR_ICT is with loss, and all frames are told the same.
         is_ict = form.photometric == "YBR_ICT"
-        edited = range(len(frames)) if is_ict else changed
+        edited = tuple(range(len(frames))) if is_ict else changed
         streams = [frames.stream(number) for number in range(len(frames))]
         edit = self._edit()
         for number in edited:
             streams[number] = edit(streams[number], self._goal(number))
-        value = encapsulate(streams, has_bot=True)
-        dataset = _copy(self._dataset, form, value, packed=True)
-        if is_ict:
-            dataset[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "YBR_RCT")
-        return Blanked(dataset, changed, () if form.syntax in _DCT else tuple(edited))
+        recoded = () if form.syntax in _DCT else edited
+        return encapsulate(streams, has_bot=True), recoded
 
     def _edit(self) -> Callable[[bytes, _Goal], bytes]:
         if self._form.syntax in _DCT:
