@@ -310,3 +310,17 @@ def test_a_blanked_file_is_cleaned_as_any_other(name, data, tmp_path):
     assert errors(tmp_path / "blank.dcm") <= errors(tmp_path / "plain.dcm")
     wanted = reference_frames(written(blanked))
     np.testing.assert_array_equal(reference_frames(found.data), wanted)
+
+
+def cleaned(dataset):
+    try:
+        return clean_file(dataset, load_policy("research"), Key(b"0123456789abcdef"))
+    except InputError as error:
+        return error.code
+
+
+@pytest.mark.parametrize("name", [*NATIVE, *LOSSY, *DCT])
+def test_a_file_that_has_been_looked_at_is_cleaned_the_same(name, data):
+    fresh, looked_at = read(data, name), read(data, name)
+    decode_frames(looked_at)
+    assert cleaned(looked_at) == cleaned(fresh)
