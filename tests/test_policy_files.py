@@ -214,6 +214,10 @@ def test_the_statement_names_what_is_applied():
     for value, meaning in load_policy("research", options=["clean-descriptors"]).codes:
         assert f"| {value} | {meaning} |" in text
     assert "Options not in force: clean-graphics" in text
+    assert "text are not passed: the instance is rejected" in text
+    text = run("--statement", "--option", "clean-pixels").stdout
+    assert "text are looked at in every frame, and blanked" in text
+    assert "of 0 rules for devices" in text
 
 
 def test_show_tells_what_happens_to_a_file_and_no_value(tmp_path):

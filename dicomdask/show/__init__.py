@@ -400,10 +400,13 @@ Options not in force: {off}.
 - What neither the table nor a list names is removed, at any depth.
 - Patient ID and Patient's Name become a keyed pseudonym. UIDs become keyed UIDs under
   2.25, the same wherever they stand, unless they are retained.
-- Pixels that may hold burned-in text are not passed: the instance is rejected, but for
+- Pixels that may hold burned-in text are {pixels}.
+  Images that pass as somebody has looked: those of {looked} rules for devices, and of
   trusted modalities ({trusted}).
 - Faces are not removed from CT and MR of the head.
 """
+BLANKED = "looked at in every frame, and blanked where text is found"
+REJECTED = "not passed: the instance is rejected"
 ACTIONS = {
     "X": "removed",
     "Z": "emptied",
@@ -424,6 +427,8 @@ def statement_text(policy: Policy) -> str:
         codes="\n".join(f"| {code} | {meaning} |" for code, meaning in policy.codes),
         off=", ".join(sorted(off)) or "none",
         actions="\n".join(f"| {a} | {actions[a]} | {ACTIONS[a]} |" for a in ACTIONS),
+        pixels=BLANKED if policy.cleans_pixels else REJECTED,
+        looked=sum(one.is_looked for one in policy.devices),
         trusted=", ".join(policy.trusted_pixels) or "none",
     )
 

@@ -1,0 +1,70 @@
+"""The page on text in pixels: its commands run, and what it says is so."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import dicomdask
+from dicomdask.report.frames import N_PICTURES, PAGE_BYTES
+
+PAGE = Path(__file__).parent.parent / "examples/pixels.md"
+TEXT = PAGE.read_text()
+
+
+def commands() -> list[str]:
+    """Return the commands of the page; lines with > go on."""
+    found = re.findall(r"^ {4}\$ (.*(?:\n {4}> ?.*)*)$", TEXT, re.MULTILINE)
+    return [re.sub(r"\n {4}> ?", "\n", one) for one in found]
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
+    script = "\n".join(["set -e", *commands()])
+    script = script.replace("convert pile", "convert --scheduler synchronous pile")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    kept = {key: value for key, value in os.environ.items() if key[:9] != "DICOMDASK"}
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=kept | {"PATH": path, "PYTHONPATH": str(PAGE.parent.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert re.search(r" 3  burned-in-risk ", done.stdout)
+    assert done.stdout.count("3 inputs: 3 stored") == 2
+    assert "regions found by the detector" in done.stdout
+    assert "all is as it should be" in done.stdout
+    pages = {one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*.html")}
+    before = "scans.zarr.work/review/redactions.html"
+    assert pages == {"review.html", "released.html", before}
+    check_the_rule(tmp_path)
+
+
+def check_the_rule(folder: Path) -> None:
+    """Check that the second dataset is as the rule of the page has it."""
+    scans, released = (
+        dicomdask.open_dataset(str(folder / f"{name}.zarr")).redactions
+        for name in ("scans", "released")
+    )
+    [ruled] = released.loc[released["way"] == "rule", "volume_id"].unique()
+    mine = released[released["volume_id"] == ruled]
+    box = mine.loc[mine["way"] == "rule", ["top", "left", "bottom", "right"]]
+    assert box.to_numpy().tolist() == [[0, 0, 40, 640]]
+
+    def on_the_scale(table):  # wholly within what is kept, margins left out
+        inner = (table["top"] >= 64) & (table["right"] <= 56)
+        return table[inner & (table["volume_id"] == ruled)]
+
+    assert len(on_the_scale(scans))
+    assert not len(on_the_scale(released))
+    others = [table[table["volume_id"] != ruled] for table in (scans, released)]
+    assert len(others[0]) == len(others[1]) > 0
+
+
+def test_the_bounds_of_a_page_are_those_of_the_code() -> None:
+    told = f"{N_PICTURES} and {PAGE_BYTES >> 20} MB in all"
+    assert told in " ".join(TEXT.split())
