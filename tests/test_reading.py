@@ -134,6 +134,29 @@ def test_a_shard_costs_two_requests_and_then_one_a_sample(ds, between, wanted):
         between.forget()
 
 
+def test_a_chunk_read_alone_costs_a_request(ds, between, wanted):
+    requests = boxes_of(ds)
+    ds.read_many(requests)
+    between.forget()
+    with ThreadPoolExecutor(16) as pool:
+        found = pool.map(lambda one: ds.read(one[0], z=one[1][0]), requests)
+        check(found, requests, wanted)
+    assert len(between.requests) == len(requests)
+
+
+def test_a_shard_that_goes_is_named(ds, url, between):
+    (name, _), *_ = boxes_of(ds)
+    ds.read(name, z=0)
+    shard = f"{ds.row(name)['path']}/0/c/0/0/0"
+    data = storage.read(f"{url}/{shard}")
+    storage.remove(f"{url}/{shard}")
+    try:
+        with pytest.raises(ShardError, match=f"{name}: shard {shard} is missing"):
+            ds.read(name, z=1)
+    finally:
+        storage.write(f"{url}/{shard}", data)
+
+
 def test_a_volume_costs_a_request(ds, between, wanted):
     requests = [(name, whole(SHAPE)) for name in wanted]
     check(ds.read_many(requests), requests, wanted)

@@ -41,10 +41,8 @@ SHARD = "a/c/0/0/0"
 class Memory:
     """Objects in memory, and a log of what was asked of them."""
 
-    is_distant = False
-
-    def __init__(self, objects, *, shuffled=False):
-        self.objects = objects
+    def __init__(self, objects, *, shuffled=False, is_distant=False):
+        self.objects, self.is_distant = objects, is_distant
         self.log = []
         self.shuffled = shuffled
         self.n_filled = 0
@@ -130,12 +128,13 @@ def arrays_and_boxes(draw):
     st.sampled_from([0, 7, 1 << 20]),
     st.sampled_from([0, 3000, 1 << 20]),
     st.booleans(),
+    st.booleans(),
 )
-@settings(max_examples=150, deadline=None)
-def test_read_equals_numpy_slicing(case, max_gap, cache_bytes, shuffled):
+@settings(max_examples=200, deadline=None)
+def test_read_equals_numpy_slicing(case, max_gap, cache_bytes, shuffled, is_distant):
     array, layout, box = case
     objects, text = encode_array(array, layout)
-    store = Memory(objects, shuffled=shuffled)
+    store = Memory(objects, shuffled=shuffled, is_distant=is_distant)
     reader = store.reader(max_gap=max_gap, cache_bytes=cache_bytes)
     for _ in range(2):
         found = reader.read("a", parse_metadata(text), box)
@@ -220,12 +219,14 @@ def test_a_truncated_shard_is_an_error(keep):
         reader.read("a", parse_metadata(text), whole(VOLUME.shape))
 
 
+@pytest.mark.parametrize("is_distant", [False, True])
 @pytest.mark.parametrize("codec", sorted(CODECS))
-def test_a_shard_cut_short_later_is_an_error(codec):
+def test_a_shard_cut_short_later_is_an_error(codec, is_distant):
     """The chunk was checked before, so only the number of bytes tells."""
     layout = Layout(LAYOUT.chunks, LAYOUT.shards, codec)
     objects, text = encode_array(VOLUME, layout)
-    reader, meta = Memory(objects).reader(), parse_metadata(text)
+    store = Memory(objects, is_distant=is_distant)
+    reader, meta = store.reader(), parse_metadata(text)
     last = (slice(4, 5), slice(4, 7), slice(4, 8))
     reader.read("a", meta, last)
     objects[SHARD] = objects[SHARD][: -(3 * 2 * 2 * 16 + 4) - 60]
@@ -257,14 +258,15 @@ def test_an_absent_chunk_in_bounds_is_an_error():
 
 @pytest.mark.parametrize("codec", sorted(CODECS))
 @pytest.mark.parametrize("payload", [b"", b"x", bytes(40)])
-def test_a_chunk_of_another_size_is_an_error(codec, payload):
+@pytest.mark.parametrize("is_distant", [False, True])
+def test_a_chunk_of_another_size_is_an_error(codec, payload, is_distant):
     """Its checksum is right, so only its size tells: blosc would leave garbage."""
     chunk = payload + np.array([google_crc32c.value(payload)], "<u4").tobytes()
     entry = np.array([0, len(chunk)], "<u8").tobytes()
     data = chunk + entry + np.array([google_crc32c.value(entry)], "<u4").tobytes()
     layout = Layout((4, 4, 4), (4, 4, 4), codec)
     text = array_metadata((4, 4, 4), "uint16", ("z", "y", "x"), layout)
-    reader = Memory({SHARD: data}).reader()
+    reader = Memory({SHARD: data}, is_distant=is_distant).reader()
     with pytest.raises(ReadError, match="does not hold 128 bytes"):
         reader.read("a", parse_metadata(text), whole((4, 4, 4)))
 

@@ -10,8 +10,9 @@ from dicomdask.shards.metadata import REPAIR, Array, shard_error
 
 Located = tuple[int, int, int]  # start, stop (checksum included), number in the shard
 
-RUN_BYTES: Final = 16 << 20
-"""Bounds a range of several chunks, and so the memory that a read needs."""
+RUN_BYTES: Final = 1 << 22
+"""Bounds a range of several chunks, and so the memory that a read needs; what comes of
+one is decoded while others are on their way."""
 
 
 class Index(NamedTuple):

@@ -90,15 +90,21 @@ class ShardReader:
         kept: Kept | None = None,
     ) -> None:
         self._source, self._kept = source, kept
-        self._max_gap = DISTANT_GAP * source.is_distant if max_gap is None else max_gap
+        self._is_distant = source.is_distant
+        self._max_gap = DISTANT_GAP * self._is_distant if max_gap is None else max_gap
         self._indexes: Recent[Index] = Recent(index_bytes)
         self._chunks: Recent[Array] = Recent(cache_bytes)
         self._scratch = Scratch()
-        self._is_direct = self._reads_direct()
+        self._keeps = self._keeps_bytes()
 
-    def _reads_direct(self) -> bool:
-        """Return whether bytes come from this machine and stay nowhere else."""
-        return not (self._source.is_distant or self._chunks.budget or self._kept)
+    def _keeps_bytes(self) -> bool:
+        """Return whether what is read stays for later reads."""
+        return bool(self._chunks.budget or self._kept)
+
+    @property
+    def _is_direct(self) -> bool:
+        """Whether bytes come from this machine and stay nowhere else."""
+        return not (self._is_distant or self._keeps)
 
     @property
     def cache_bytes(self) -> int:
@@ -109,7 +115,7 @@ class ShardReader:
         """Return this reader with another cache of decoded chunks, empty still."""
         other = copy(self)
         other._chunks = Recent(cache_bytes)
-        other._is_direct = other._reads_direct()
+        other._keeps = other._keeps_bytes()
         return other
 
     def read(self, path: str, meta: ArrayMeta, box: Box) -> Array:
@@ -136,7 +142,7 @@ class ShardReader:
         """
         shape = tuple([piece.stop - piece.start for piece in box])
         out = np.empty(shape, meta.dtype)
-        piece = only_piece(meta, box) if self._is_direct and out.size else None
+        piece = only_piece(meta, box) if out.size and not self._keeps else None
         if piece is None:
             self.read_many([Request(path, meta, box, out)])
             return out
@@ -162,6 +168,11 @@ class ShardReader:
             index = self._indexes_of({key: (meta, {})})[key]
         start, stop = index.bounds(number)
         places = [(out, inside)]
+        if self._is_distant:
+            [(_, got)] = self._source.get_many([(index.shard, start, stop)])
+            data = received(got, stop - start, index.shard)
+            self._deliver_one((index, meta, number, data, places, None))
+            return
         if not meta.compressed:
             located = [(start, stop, number)]
             if self._read_into_place(index, meta, located, {number: places}):
@@ -229,7 +240,7 @@ class ShardReader:
         if self._is_direct:
             runs = [run for run in runs if not self._read_into_place(*run)]
             runs = [left for run in runs for left in self._without_rows(run)]
-        if runs and (in_threads or self._source.is_distant):
+        if runs and (in_threads or self._is_distant):
             yield from self._fetch(runs)
         else:
             yield from self._fetch_in_turn(runs)
