@@ -1,24 +1,37 @@
-"""Look: find the text in the frames of one instance, and say what has to be blanked."""
+"""Look: find the text in the frames of one instance, and say what has to be blanked.
+
+The first, the middle and the last frame are looked at as a whole, if they differ at
+all. What is found counts for all frames. Each other frame is compared with those that
+were looked at, and is looked at itself where it shows something else: so text that
+stands still costs a few looks, and text that moves or comes up later is found as well.
+"""
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from dicomdask.burnedin.changes import Picture, changed, is_alike, whole_of
 from dicomdask.errors import InputError
 from dicomdask.model import Box, Redaction, Way
 
-Picture = np.ndarray[Any, np.dtype[np.uint8]]
 Find = Callable[[Picture], Sequence[tuple[Box, float]]]
 
 MARGIN: Final = 2
 """How far a box is grown beyond what was found, in pixels."""
+COMPARED: Final = 8
+"""With so many frames that were looked at a frame is compared at most."""
+OVERLAP: Final = 0.6
+"""Boxes that share more of what both take are one."""
 SECONDS, SECONDS_PER_FRAME = 120.0, 10.0
 """How long a look at one instance may take: it is rejected then."""
 LATE: Final = "The look for text took too long; none of the pixels was kept."
+
+
+PicturesOf = Callable[[int], Sequence[Picture]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +45,18 @@ class Ground:
     keep: tuple[Box, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A box that was found in a frame, and what is to be seen in it."""
+
+    number: int
+    box: Box
+    score: float
+    patch: Picture
+
+
 def look(
-    frames: Sequence[int],
-    pictures_of: Callable[[int], Sequence[Picture]],
-    ground: Ground,
-    find: Find,
+    frames: Sequence[int], pictures_of: PicturesOf, ground: Ground, find: Find
 ) -> tuple[Redaction, ...]:
     """Return what has to be blanked in some frames of one instance.
 
@@ -57,18 +77,42 @@ def look(
         With the code ``unclean-pixels`` if it took too long, or what `find` raises.
     """
     ends = time.monotonic() + SECONDS + SECONDS_PER_FRAME * len(frames)
-    found: dict[tuple[Box, float], list[int]] = defaultdict(list)
-    for number in frames:
-        for one in _look_at(pictures_of(number), ground, find):
-            found[one].append(number)
+
+    def shown(number: int) -> list[Picture]:
         if time.monotonic() > ends:
             raise InputError("unclean-pixels", LATE)
-    return (
-        *fixed(frames, ground.fixed),
-        *(
-            Redaction(box, tuple(numbers), "detector", round(score, 4))
-            for (box, score), numbers in found.items()
-        ),
+        hidden = [box for box, _ in ground.fixed]
+        return [without(picture, hidden) for picture in pictures_of(number)]
+
+    found: list[_Found] = []
+    parts: dict[int, Box] = {}
+    looked: deque[list[Picture]] = deque(maxlen=COMPARED)
+    sample, others = _sampled(frames)
+    for number in (*sample, *others):
+        pictures = shown(number)
+        if number in sample:
+            part = None if _is_among(pictures, looked) else whole_of(pictures)
+        else:
+            part = changed(pictures, reversed(looked))
+        if part is not None:
+            found += _look_at(number, pictures, part, ground, find)
+            parts[number] = part
+            looked.append(pictures)
+    every = _by_frame(frames, found, parts, shown)
+    return (*fixed(frames, ground.fixed), *_merged(found, every))
+
+
+def _sampled(frames: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the frames that are a sample of all, and the others."""
+    sample = sorted({frames[0], frames[len(frames) // 2], frames[-1]})
+    return sample, [number for number in frames if number not in sample]
+
+
+def _is_among(pictures: Sequence[Picture], looked: Iterable[Sequence[Picture]]) -> bool:
+    """Tell whether a frame is the same as one that was looked at."""
+    return any(
+        len(other) == len(pictures) and all(map(np.array_equal, pictures, other))
+        for other in looked
     )
 
 
@@ -81,17 +125,107 @@ def fixed(
 
 
 def _look_at(
-    pictures: Sequence[Picture], ground: Ground, find: Find
-) -> list[tuple[Box, float]]:
-    """Return the boxes of one frame, grown; of alike ones the score of the surest."""
-    found: dict[Box, float] = {}
+    number: int,
+    pictures: Sequence[Picture],
+    part: Box,
+    ground: Ground,
+    find: Find,
+) -> Iterator[_Found]:
+    """Yield what is found in a part of a frame, in any of its contrasts."""
     for picture in pictures:
-        rest = without(picture, [box for box, _ in ground.fixed])
-        for box, score in find(rest):
-            if not any(contains(kept, box) for kept in ground.keep):
-                wide = grown(box, picture.shape)
-                found[wide] = max(score, found.get(wide, 0.0))
-    return sorted(found.items(), key=lambda one: (one[0].top, one[0].left))
+        for box, score in find(_cut(picture, part)):
+            placed = _moved(box, part)
+            if not any(contains(kept, placed) for kept in ground.keep):
+                wide = grown(placed, picture.shape)
+                yield _Found(number, wide, score, _cut(pictures[0], wide).copy())
+
+
+def _by_frame(
+    frames: Sequence[int],
+    found: Sequence[_Found],
+    parts: Mapping[int, Box],
+    shown: PicturesOf,
+) -> list[tuple[int, ...]]:
+    """Return for each box that was found the frames in which it is blanked.
+
+    All of them, but those that were looked at there themselves and show something else.
+    """
+    holders: list[list[int]] = [[] for _ in found]
+    for number in frames:
+        part, picture = parts.get(number), None
+        for one, holding in zip(found, holders, strict=True):
+            if part is not None and one.number != number and contains(part, one.box):
+                picture = shown(number)[0] if picture is None else picture
+                if not is_alike(_cut(picture, one.box), one.patch):
+                    continue
+            holding.append(number)
+    return [tuple(holding) for holding in holders]
+
+
+def _merged(
+    found: Sequence[_Found], every: Sequence[tuple[int, ...]]
+) -> Iterator[Redaction]:
+    """Yield what was found; boxes that are about the same are one around both."""
+    merged: list[Redaction] = []
+    for one, frames in zip(found, every, strict=True):
+        made = Redaction(one.box, frames, "detector", round(one.score, 4))
+        for other in [other for other in merged if _is_same(made.box, other.box)]:
+            merged.remove(other)
+            made = Redaction(
+                around(made.box, other.box),
+                tuple(sorted({*made.frames, *other.frames})),
+                "detector",
+                max(made.score or 0.0, other.score or 0.0),
+            )
+        merged.append(made)
+    for region in sorted(merged, key=lambda one: (one.box.top, one.box.left)):
+        if not any(_holds(other, region) for other in merged):
+            yield region
+
+
+def _holds(outer: Redaction, inner: Redaction) -> bool:
+    """Tell whether another region blanks all that one does, and more."""
+    return (
+        outer.box != inner.box
+        and contains(outer.box, inner.box)
+        and set(outer.frames) >= set(inner.frames)
+    )
+
+
+def _is_same(one: Box, other: Box) -> bool:
+    top, left = max(one.top, other.top), max(one.left, other.left)
+    bottom, right = min(one.bottom, other.bottom), min(one.right, other.right)
+    shared = max(0, bottom - top) * max(0, right - left)
+    return shared > OVERLAP * (area(one) + area(other) - shared)
+
+
+def area(box: Box) -> int:
+    """Return how many pixels a box holds."""
+    return (box.bottom - box.top) * (box.right - box.left)
+
+
+def around(one: Box, other: Box) -> Box:
+    """Return the least box that holds two."""
+    return Box(
+        min(one.top, other.top),
+        min(one.left, other.left),
+        max(one.bottom, other.bottom),
+        max(one.right, other.right),
+    )
+
+
+def _cut(picture: Picture, box: Box) -> Picture:
+    return picture[box.top : box.bottom, box.left : box.right]
+
+
+def _moved(box: Box, part: Box) -> Box:
+    """Return a box of a part of a frame as one of the frame."""
+    return Box(
+        box.top + part.top,
+        box.left + part.left,
+        box.bottom + part.top,
+        box.right + part.left,
+    )
 
 
 def without(picture: Picture, boxes: Iterable[Box]) -> Picture:
