@@ -285,6 +285,20 @@ def test_the_crosswalk_lies_in_the_work_directory_only(series, tmp_path, run):
     assert not list((tmp_path / "plain.work").rglob("*crosswalk*"))
 
 
+def test_a_number_that_two_issuers_gave_stands_in_the_crosswalk_twice(tmp_path, run):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number, issuer in enumerate(("A", "B")):
+        ds = make_instance(instance=number, study=number, IssuerOfPatientID=issuer)
+        (folder / f"{number}.dcm").write_bytes(to_bytes(ds))
+    done = run(folder, tmp_path / "out", crosswalk=True)
+    [url] = [url for url in done.mappings if "patient_mapping" in url]
+    lines = Path(url.removeprefix("file://")).read_text().splitlines()[1:]
+    names = {pydicom.dcmread(path).PatientID for path in dicom(tmp_path / "out")}
+    assert len(names) == 2
+    assert sorted(lines) == sorted(f"PAT0001,{name}" for name in names)
+
+
 def test_references_resolve_across_objects_and_tables(tmp_path, run, convert):
     folder = tmp_path / "in"
     write_series(folder, make_series(3))

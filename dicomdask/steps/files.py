@@ -207,16 +207,19 @@ def _settle(
 
 
 def _write_mappings(target: files.Target) -> tuple[str, ...]:
-    """Write old and new identifiers as two CSV files, into the work directory only."""
-    found: dict[str, dict[str, str]] = {"patient": {}, "uid": {}}
+    """Write old and new identifiers as two CSV files, into the work directory only.
+
+    A PatientID that several issuers gave has as many lines.
+    """
+    found: dict[str, set[tuple[str, str]]] = {"patient": set(), "uid": set()}
     for one in files.read_crosswalk(target):
-        found[one.kind][one.old] = one.new
+        found[one.kind].add((one.old, one.new))
     urls = []
     for kind, pairs in found.items():
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("id_old", "id_new"))
-        writer.writerows(sorted(pairs.items()))
+        writer.writerows(sorted(pairs))
         urls.append(target.path(f"{kind}_mapping.csv"))
         with storage.room_at(target.work.url):
             storage.write(urls[-1], text.getvalue().encode())
