@@ -307,16 +307,17 @@ def test_palettes_stay_and_profiles_lose_their_words():
     head = bytearray(128)
     head[36:40] = b"acsp"
     head[48:56] = b"QDEADBEE"
-    table = struct.pack(">I", 3)
-    start = 132 + 36
+    table = struct.pack(">I", 4)
+    start = 132 + 48
     text = b"text\0\0\0\0" + WORD
     for name, at, length in (
         (b"rTRC", start, 12),
+        (b"QDEA", start, 12),
         (b"cprt", start + 12, len(text)),
         (b"xxxx", start + 12, len(text)),
     ):
         table += struct.pack(">4sII", name, at, length)
     ds.ICCProfile = bytes(head) + table + body + text
     data, read = cleaned(ds_bytes(ds))
-    assert b"QDEAD" not in data
+    assert b"QDEA" not in data
     assert body in read.ICCProfile

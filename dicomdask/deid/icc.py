@@ -16,6 +16,12 @@ NUMERIC: Final = frozenset(
 )
 TEXT: Final = b"text\0\0\0\0none\0"
 DESCRIPTION: Final = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"none\0" + bytes(78)
+TAGS: Final = frozenset(
+    b"A2B0 A2B1 A2B2 A2B3 B2A0 B2A1 B2A2 B2A3 D2B0 D2B1 D2B2 D2B3 B2D0 B2D1 B2D2 B2D3 "
+    b"rXYZ gXYZ bXYZ rTRC gTRC bTRC kTRC wtpt bkpt lumi chad chrm meas view tech gamt "
+    b"pre0 pre1 pre2 cicp".split()
+)
+"""Signatures of tags that say how to compute; four free letters spell a name."""
 REQUIRED: Final = {b"desc": DESCRIPTION, b"cprt": TEXT}
 KEPT_HEADER: Final = ((8, 24), (36, 40), (64, 80))
 """Version, class, colour spaces; the signature; intent and illuminant."""
@@ -43,7 +49,7 @@ def _clean(data: bytes) -> bytes | None:
         body = data[start : start + length]
         if name in REQUIRED:
             tags.append((name, REQUIRED[name]))
-        elif len(body) == length and body[:4] in NUMERIC:
+        elif name in TAGS and len(body) == length and body[:4] in NUMERIC:
             tags.append((name, body))
     return _joined(data, tags)
 
