@@ -20,6 +20,8 @@ from dicomdask.header import read_instance
 from dicomdask.model import Box, SourceFile
 from dicomdask.policy import load_policy
 from dicomdask.pseudonym import resolve_key
+from dicomdask.show import info_text
+from dicomdask.tasks.policies import seeing
 from dicomdask.verify import verify
 from dicomdask.work import Work
 from tests.builders import make_instance, to_bytes
@@ -436,3 +438,21 @@ def test_boxes_have_a_margin_within_the_frame() -> None:
     )
     assert [one.box for one in found] == [Box(0, 8, 11, 60)]
     assert found[0].frames == (4,)
+
+
+# --- what is said of it ----------------------------------------------------------
+
+
+def test_info_and_commit_say_what_was_looked_at(cleaned) -> None:
+    _, ds = cleaned
+    assert ds.commit.counts["looked"] == 3
+    assert ds.commit.counts["redactions"] == 3
+    assert "3 instances looked at, 3 regions blanked" in info_text(ds.commit, ds.store)
+    assert ds.commit.policy["detector"] == detector.identity()
+
+
+def test_another_detector_is_another_policy(monkeypatch) -> None:
+    policy = seeing(load_policy("research", options=["clean-pixels"]))
+    monkeypatch.setattr(detector, "identity", lambda: "another")
+    assert seeing(policy).digest != policy.digest
+    assert seeing(load_policy("research")) == load_policy("research")

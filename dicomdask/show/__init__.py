@@ -125,9 +125,19 @@ def info_text(commit: Commit, store: str) -> str:
         "",
         *code_lines(commit),
     ]
+    if commit.counts.get("looked"):
+        lines += ["", looks_line(commit.counts)]
     if commit.forgotten:
         lines += ["", f"patients kept out by forget: {len(commit.forgotten)}"]
     return "\n".join(lines)
+
+
+def looks_line(counts: Mapping[str, int]) -> str:
+    """Return what was looked at for text in pixels, and how much of it was blanked."""
+    return (
+        f"text in pixels: {counts['looked']} instances looked at, "
+        f"{counts['redactions']} regions blanked; report --redactions shows them"
+    )
 
 
 def modality_lines(statistics: Mapping[str, Mapping[str, int]]) -> list[str]:
@@ -353,6 +363,11 @@ def policy_document(policy: Policy) -> dict[str, Any]:
         "digest": policy.digest,
         "codes": [list(code) for code in policy.codes],
         "actions": [list(row) for row in describe(policy)],
+        "pixels": {
+            "passing": asdict(policy.looks),
+            "devices": [one.told for one in policy.devices],
+            "detector": policy.detector or None,
+        },
     }
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
-from dicomdask import commits, plan, shards, storage
+from dicomdask import burnedin, commits, plan, shards, storage
 from dicomdask.commits import Change, Commit, TablePart
 from dicomdask.errors import ForgottenError, PlanError, StoreError
 from dicomdask.model import PlannedVolume
@@ -183,6 +183,7 @@ def _describe(
             "name": policy.name,
             "digest": policy.digest,
             "codes": [list(code) for code in policy.codes],
+            **({"detector": policy.detector} if policy.detector else {}),
         },
         key_fingerprint=key.fingerprint(),
         versions=_versions(),
@@ -198,7 +199,8 @@ def summaries(
 ) -> tuple[dict[str, int], Mapping[str, int], Mapping[str, Any]]:
     """Return what a commit says of its tables: counts, codes and statistics.
 
-    The latter are sums by modality, with the fingerprints of its volumes.
+    The latter are sums by modality, with the fingerprints of its volumes. `looked`
+    counts the instances in whose pixels somebody looked for text, if there are any.
     """
     sums = {name: commits.total(store, name, found) for name, found in parts.items()}
     counts = {name: sum(part.rows for part in found) for name, found in parts.items()}
@@ -208,7 +210,10 @@ def summaries(
         name: {**found, "fingerprints": pooled[name]} if name in pooled else found
         for name, found in sums["volumes"].items()
     }
-    return counts | dict(outcomes), codes, statistics
+    looks = sums["instances"].get("text_look", {})
+    looked = sum(looks.get(by, 0) for by in burnedin.LOOKERS)
+    told = {"looked": looked} if looked else {}
+    return counts | dict(outcomes) | told, codes, statistics
 
 
 def kept_settings(job: Job, key: Key) -> dict[str, Any]:
