@@ -12,19 +12,20 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import dicomdask
-from dicomdask import burnedin
+from dicomdask import burnedin, plan
 from dicomdask import verify as verify_module
 from dicomdask.burnedin import detector
 from dicomdask.errors import InputError, OptionError
 from dicomdask.header import read_instance
-from dicomdask.model import Box, SourceFile
+from dicomdask.model import Box, Settings, SourceFile
 from dicomdask.policy import load_policy
-from dicomdask.pseudonym import resolve_key
+from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.show import info_text
 from dicomdask.tasks.policies import seeing
 from dicomdask.verify import verify
 from dicomdask.work import Work
 from tests.builders import make_instance, to_bytes
+from tests.strategies import make_stack
 
 US = "1.2.840.10008.5.1.4.1.1.6.1"
 HEAD = 'extends = "research"\n'
@@ -456,3 +457,19 @@ def test_another_detector_is_another_policy(monkeypatch) -> None:
     monkeypatch.setattr(detector, "identity", lambda: "another")
     assert seeing(policy).digest != policy.digest
     assert seeing(load_policy("research")) == load_policy("research")
+
+
+def test_a_look_is_in_the_bounds_of_memory() -> None:
+    plain = make_stack(1)
+    at_risk = [dataclasses.replace(one, modality="US") for one in plain]
+    policy = load_policy("research", options=["clean-pixels"])
+    needs = []
+    for stack in (plain, at_risk):
+        made = plan.plan_instances(
+            stack, Settings(), policy=policy, key=Key(b"0123456789abcdef")
+        )
+        [volume] = made.volumes
+        needs.append((volume.look, plan.memory_bytes(volume)))
+    (by, less), (nobody, more) = needs
+    assert (by, nobody) == ("not-needed", None)
+    assert more - less > 300 << 20  # what was measured

@@ -41,6 +41,7 @@ from dicomdask import (
 )
 from dicomdask.errors import OptionError
 from dicomdask.model import Meaning, Settings
+from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key
 from dicomdask.tasks import encode, index, planning
 from dicomdask.work import Work
@@ -538,7 +539,9 @@ def test_what_functional_groups_say_of_frames_counts(tmp_path: Path, key: Key):
     counted = plan.index_bytes(n_files, every) - plan.index_bytes(n_files)
     assert n * plan.memory.FACTS_BYTES // 2 < indexing < counted + headers
     with traced() as peak:
-        made = plan.plan_instances(found, Settings(), policy_digest="p", key=key)
+        made = plan.plan_instances(
+            found, Settings(), policy=load_policy("research"), key=key
+        )
         planning = peak()
     assert [len(volume.frames) for volume in made.volumes] == [n] * n_files
     bound = plan.bucket_bytes(n_files, every) - plan.BASE_BYTES

@@ -59,6 +59,13 @@ WIDE_COUNT_BYTES, WIDE_KEPT_BYTES, WIDE_ROW_BYTES = 36, 16, 56
 CHUNK_BYTES: Final = 128
 """What a chunk takes in a shard besides its values: headers, checksum, index."""
 
+LOOK_BYTES: Final = 384 << 20
+"""What looks for text keeps once it is loaded, and takes for one frame."""
+
+LOOK_PIXEL_BYTES, LOOKED_PIXEL_BYTES, LOOKED_FRAMES = 48, 9, 8
+"""A frame on its way to what a screen shows; and frames that others are compared with,
+in three contrasts, in colour."""
+
 PLANNED_FRAME_BYTES, PLANNED_VOLUME_BYTES = 2500, 8000
 """What a part of the plan takes while it is read, by its frames and its volumes."""
 
@@ -91,14 +98,15 @@ def memory_bytes(volume: PlannedVolume, held: int = 0) -> int:
     counting, counted, rows = _count_bytes(prod(region), dtype)
     n_frames = prod(region[axis] for axis in volume.frame_axes)
     texts = _text_bytes(volume, n_frames)
+    kept, looking = _look_bytes(volume)
     phases = (
-        array + _largest_source(volume),
+        array + _largest_source(volume) + looking,
         array + counting,
         array + counted + encoded + 3 * chunk,
         counted + 2 * encoded,  # a client may copy what it sends
         counted + rows + n_frames * FRAME_ROW_BYTES + TEXT_COPIES * texts,
     )
-    return BASE_BYTES + held + n_frames * FRAME_BYTES + texts + max(phases)
+    return BASE_BYTES + held + kept + n_frames * FRAME_BYTES + texts + max(phases)
 
 
 def resolve_bytes(instance: Instance) -> int:
@@ -193,6 +201,15 @@ def _source_bytes(
     own = 2 * size + n_pixels * DECODER_PIXEL_BYTES + 2 * TRAILER_BYTES
     ahead = 2 * (AHEAD_BYTES + size) if is_remote else 0
     return own + ahead + (header_bytes or UNKNOWN_HEADER_BYTES) * HEADER_FACTOR
+
+
+def _look_bytes(volume: PlannedVolume) -> tuple[int, int]:
+    """Return what a look for text takes all the time, and while there is one."""
+    if volume.look is not None:
+        return 0, 0
+    n_pixels = prod(volume.shape[-2:])
+    n_looked = min(LOOKED_FRAMES, len(volume.frames))
+    return LOOK_BYTES, n_pixels * (LOOK_PIXEL_BYTES + n_looked * LOOKED_PIXEL_BYTES)
 
 
 def _region(volume: PlannedVolume) -> tuple[int, ...]:
