@@ -84,6 +84,7 @@ DCT = [
     STONE + "TestPattern_JPEG-Baseline_YBRFull.dcm",
     CT + f"JPEGProcess1TransferSyntax_{UID}.50.dcm",
     "pydicom__deid-data/deid_data/data/humans/ctbrain1.dcm",
+    "pydicom__deid-data/deid_data/data/dicom-cookies/image1.dcm",
     *(TESTS + f"SC_rgb_dcmtk_+eb+{kind}.dcm" for kind in ("cr", "cy+n1", "cy+n2")),
     *(TESTS + f"SC_rgb_dcmtk_+eb+{kind}.dcm" for kind in ("cy+np", "cy+s2", "cy+s4")),
     *(TESTS + f"SC_rgb_{kind}.dcm" for kind in ("small_odd_jpeg", "jpeg_lossy_gdcm")),

@@ -124,8 +124,7 @@ def windows_of(data: bytes) -> Array:
     octets = np.frombuffer(data + b"\xff\xff", np.uint8).astype(np.uint32)
     words = octets[:-2] << 16 | octets[1:-1] << 8 | octets[2:]
     shifts = np.arange(8, 0, -1, dtype=np.uint32)
-    windows: Array = (words[:, np.newaxis] >> shifts).astype(np.uint16).reshape(-1)
-    return windows
+    return (words[:, np.newaxis] >> shifts).astype(np.uint16).reshape(-1)
 
 
 def coded(value: int) -> tuple[int, str]:

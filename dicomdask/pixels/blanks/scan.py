@@ -23,6 +23,9 @@ from dicomdask.pixels.blanks.huffman import (
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _LAST_END: Final = END_OF_BLOCK + 63
+_AHEAD: Final = 1 << 15
+_LONGEST: Final = 256
+"""No block is longer, in bytes: 64 codes of 16 bits, with 15 bits of value each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +75,37 @@ def blank_units(data: bytes, touched: Sequence[bool], unit: Sequence[Block]) -> 
     return np.packbits(padded).tobytes().replace(b"\xff", b"\xff\x00")
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A block of a unit as the editor needs it: its tables, looked up once."""
+
+    component: int
+    dc: tuple[bytes, bytes]
+    ac: int
+    codes: dict[int, str]
+    end: str
+    blank: int
+
+
 class _Editor:
-    """Walk over the blocks of a scan and collect the bits that it becomes."""
+    """Walk over the blocks of a scan and collect the bits that it becomes.
+
+    What the bits are is looked up for some bytes ahead, so that a long scan takes no
+    more memory than a short one.
+    """
 
     def __init__(self, plain: bytes, unit: Sequence[Block]) -> None:
         self._plain = plain
         self._bits = np.unpackbits(np.frombuffer(plain, np.uint8))
-        windows = windows_of(plain)
-        steps = {block.ac: steps_at(windows, block.ac) for block in unit}
-        self._windows = windows.data
+        self._tables = tables = list(dict.fromkeys(block.ac for block in unit))
         self._unit = [
-            (
-                block.component,
-                lookup(block.dc),
-                steps[block.ac],
-                codes_of(block.dc),
-                codes_of(block.ac)[0],
-                block.blank,
+            _Part(
+                component=block.component,
+                dc=lookup(block.dc),
+                ac=tables.index(block.ac),
+                codes=codes_of(block.dc),
+                end=codes_of(block.ac)[0],
+                blank=block.blank,
             )
             for block in unit
         ]
@@ -96,6 +113,7 @@ class _Editor:
         self._old, self._new = [0] * n, [0] * n
         self._pieces: list[Array] = []
         self._copied = 0  # what stands before this bit is among the pieces
+        self._look_ahead(0)
 
     def edit(self, touched: Sequence[bool]) -> list[Array]:
         at = 0
@@ -105,33 +123,44 @@ class _Editor:
             raise InputError("truncated")
         return [*self._pieces, self._bits[self._copied : at]]
 
+    def _look_ahead(self, at: int) -> None:
+        """Look up what starts at each bit from one on."""
+        first = at >> 3
+        windows = windows_of(self._plain[first : first + _AHEAD + _LONGEST])
+        self._base, self._limit = 8 * first, 8 * (first + _AHEAD)
+        self._windows = windows.data
+        self._steps = [steps_at(windows, table) for table in self._tables]
+
     def _keep(self, at: int) -> int:
         old, new = self._old, self._new
-        for component, dc, steps, codes, _, _ in self._unit:
-            start = at
-            at, difference = self._difference(at, dc)
+        for part in self._unit:
+            start, component = at, part.component
+            at, difference = self._difference(at, part.dc)
             before = old[component]
             old[component] = now = before + difference
             if new[component] != before:
-                self._replace(start, at, _dc(now - new[component], codes))
+                self._replace(start, at, _dc(now - new[component], part.codes))
             new[component] = now
-            at = skip_coefficients(at, steps)
+            at = self._skip(at, part.ac)
         return at
 
     def _blank(self, at: int) -> int:
         start, text = at, []
-        for component, dc, steps, codes, end, blank in self._unit:
-            at, difference = self._difference(at, dc)
-            self._old[component] += difference
-            text.append(_dc(blank - self._new[component], codes) + end)
-            self._new[component] = blank
-            at = skip_coefficients(at, steps)
+        for part in self._unit:
+            at, difference = self._difference(at, part.dc)
+            self._old[part.component] += difference
+            new = part.blank - self._new[part.component]
+            text.append(_dc(new, part.codes) + part.end)
+            self._new[part.component] = part.blank
+            at = self._skip(at, part.ac)
         self._replace(start, at, "".join(text))
         return at
 
     def _difference(self, at: int, dc: tuple[bytes, bytes]) -> tuple[int, int]:
         """Return where the DC difference at a bit ends, and its value."""
-        window = self._windows[at]
+        if at >= self._limit:
+            self._look_ahead(at)
+        window = self._windows[at - self._base]
         length, size = dc[0][window], dc[1][window]
         if not length or size > 15:
             raise InputError("bad-pixels")
@@ -141,6 +170,10 @@ class _Editor:
         octets = int.from_bytes(self._plain[first >> 3 : (at + 7) >> 3], "big")
         value = octets >> (-at & 7) & (1 << size) - 1
         return at, value if value >> size - 1 else value - (1 << size) + 1
+
+    def _skip(self, at: int, table: int) -> int:
+        base = self._base
+        return base + skip_coefficients(at - base, self._steps[table])
 
     def _replace(self, start: int, stop: int, text: str) -> None:
         """Put bits in the place of those from one to another."""
