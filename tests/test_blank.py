@@ -182,3 +182,16 @@ def test_cells_of_twelve_bits_are_refused():
     with pytest.raises(InputError) as caught:
         blank_frames(ds, [[Box(0, 0, 1, 1)]])
     assert caught.value.code == "unclean-pixels"
+
+
+def test_an_index_that_is_only_inside_a_box_is_not_what_it_is_blanked_to():
+    values = np.full((1, 4, 4), 7, "u1")
+    values[0, 1, 1] = 3
+    ds = make_instance(pixels=values, PhotometricInterpretation="PALETTE COLOR")
+    for colour in ("Red", "Green", "Blue"):  # all of one colour
+        keyword = f"{colour}PaletteColorLookupTable"
+        setattr(ds, f"{keyword}Descriptor", [256, 0, 8])
+        setattr(ds, f"{keyword}Data", bytes([9]) * 256)
+    ds = FileDataset("", ds, file_meta=ds.file_meta, preamble=bytes(128))
+    found = blank_frames(ds, [[Box(1, 1, 2, 2)]]).dataset
+    assert found.PixelData == bytes([7]) * 16

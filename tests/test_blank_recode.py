@@ -28,7 +28,7 @@ from dicomdask.errors import InputError
 from dicomdask.model import Box
 from dicomdask.pixels import FrameDecoder, blank, blank_frames, decode_frames
 from dicomdask.pixels.blanks import files, recode, sof3
-from dicomdask.pixels.codecs import DEFLATED_FRAMES
+from dicomdask.pixels.codecs import DEFLATED_FRAMES, decode_by_pydicom
 from dicomdask.pixels.streams import read_stream
 from tests.builders import make_instance
 from tests.jpegs import Layout, make_jpeg, random_blocks
@@ -244,6 +244,13 @@ ENCODERS = {
 }
 
 
+def test_a_difference_of_half_the_range_has_no_more_bits():
+    values = np.array([[0, 32768, 0, 1], [65535, 32767, 0, 32768]], "u2")
+    stream = sof3.encode_sof3(values, 16, b"\1")
+    np.testing.assert_array_equal(libjpeg_decode(stream), values)
+    np.testing.assert_array_equal(imagecodecs.ljpeg_decode(stream), values)
+
+
 class UnforeseenError(Exception):
     """An error that nobody thought of."""
 
@@ -280,13 +287,25 @@ def test_an_encoder_that_writes_something_else_is_found_out(syntax, monkeypatch)
     assert refused(ds) == "unclean-pixels"
 
 
+@pytest.mark.parametrize("syntax", set(ENCODERS) - {RLELossless, DEFLATED_FRAMES})
+def test_another_decoder_has_to_agree(syntax, monkeypatch):
+    ds = by_others(picture(8), 8, syntax)
+
+    def other(form, data, plugin):
+        values, photometric = decode_by_pydicom(form, data, plugin)
+        return values ^ 1, photometric
+
+    monkeypatch.setattr(recode, "decode_by_pydicom", other)
+    assert refused(ds) == "unclean-pixels"
+
+
 def test_pixels_that_were_not_blanked_in_place_are_found_out(monkeypatch):
     monkeypatch.setattr(files, "blank_native", lambda *_: None)
     assert refused(data_set(picture(8), 8)) == "unclean-pixels"
 
 
-def jpeg_data_set():
-    layout = Layout(*SHAPE)
+def jpeg_data_set(step=2):
+    layout = Layout(*SHAPE, step=step)
     streams = [
         make_jpeg(layout, random_blocks(layout, n, largest=50)) for n in range(2)
     ]
@@ -308,6 +327,26 @@ def test_a_jpeg_that_was_not_blanked_is_found_out(fault, monkeypatch):
     edits = {"as it was": lambda *_: streams[0], "other": lambda *_: streams[1]}
     monkeypatch.setattr(files, "blank_jpeg", edits.get(fault, fail))
     assert refused(ds) == "unclean-pixels"
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("step", [1, 4, 7, 12, 28, 60])
+def test_a_jpeg_is_blank_between_two_steps_of_its_values(step, photometric):
+    ds = jpeg_data_set(step)
+    ds.PhotometricInterpretation = photometric
+    before = decode_frames(ds)
+    after = decode_frames(blank_frames(ds, [[BOX], [BOX]]).dataset)
+    for old, new in zip(before, after, strict=True):
+        inside = np.zeros(SHAPE, bool)
+        inside[:16, :24] = True  # the blocks that the box touches
+        np.testing.assert_array_equal(new[~inside], old[~inside])
+        assert len(np.unique(new[inside])) == 1
+        box = np.zeros(SHAPE, bool)
+        box[BOX.top : BOX.bottom, BOX.left : BOX.right] = True
+        if photometric == "MONOCHROME1":
+            assert new[0, 0] >= old[~box].max() - 1
+        else:
+            assert new[0, 0] <= old[~box].min() + 1
 
 
 @pytest.mark.parametrize("boxes", [[], [[BOX]], [[BOX]] * 3])
