@@ -214,6 +214,8 @@ def test_the_loop_in_a_browser(
         tab.drag(middle, middle)
         tab.drag(place(MISSED.top, MISSED.left), place(MISSED.bottom, MISSED.right))
         policy = tab.run("document.querySelector('#policy pre').textContent")
+        tab.run("document.querySelector('#viewer').close()")
+        tab.run("for (const one of document.querySelectorAll('details')) one.open = 1")
         tab.resize(380, 800)
         narrow = tab.run("document.documentElement.scrollWidth <= innerWidth")
         assert narrow, "the page is wider than a narrow window"
