@@ -15,6 +15,7 @@ import dicomdask
 from dicomdask import tables
 from dicomdask.cli import main
 from dicomdask.dataset import Dataset
+from dicomdask.report import report_redactions
 from dicomdask.tables import from_parquet, to_parquet
 from dicomdask.verify import verify
 from dicomdask.work import Work
@@ -26,10 +27,10 @@ from tests.test_multiframe import KEY
 LATER = {
     "volumes": (
         *("missing_slices", "modality_lut", "display", "real_world_values"),
-        "ImageLaterality",
+        *("text_look", "n_redactions", "ImageLaterality"),
     ),
     "frames": ("tile", "modality_lut", "display", "time_ms", "header"),
-    "instances": ("InstanceNumber",),
+    "instances": ("InstanceNumber", "text_look", "n_redactions"),
 }
 """Columns that the first version had not; of instances one that stands for such."""
 OF_PARTS = ("run", "low", "high", "summary")
@@ -54,6 +55,7 @@ def make_early(store: Path) -> None:
     without_fingerprints(store)
     path = max((store / "commits").iterdir(), key=lambda one: int(one.stem))
     document = json.loads(path.read_text())
+    document["tables"].pop("redactions", None)
     for name, parts in document["tables"].items():
         for part in parts:
             old = store / part["path"]
@@ -116,6 +118,13 @@ def test_it_is_looked_at_and_verified(early: Dataset) -> None:
     report = verify(early.store, work=Work(f"{early.store}.work"), key=KEY)
     assert report.problems == ()
     assert report.n_frames == 7
+
+
+def test_nothing_was_blanked_in_it(early: Dataset, tmp_path: Path) -> None:
+    assert len(early.redactions) == 0
+    done = report_redactions(early, str(tmp_path / "page.html"))
+    assert "Nothing was looked at" in (tmp_path / "page.html").read_text()
+    assert done.n_shown == 0
 
 
 def test_it_is_extended_and_slices_are_added(

@@ -99,7 +99,7 @@ def looked_at(volumes: pd.DataFrame, names: Names) -> Iterator[Looked]:
 
 
 def _or_none(value: Any) -> Any:
-    return None if value is None or value != value else value
+    return None if pd.isna(value) else value
 
 
 def redactions_of(
