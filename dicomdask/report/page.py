@@ -208,7 +208,7 @@ def _policy(heading: Heading) -> Iterator[str]:
     yield f'<section id="policy" class="quiet" data-looked="{escape(LOOKED)}"'
     start = policy_start(heading.policy, heading.codes)
     yield f' data-start="{escape(start)}">'
-    yield '<h2>Policy file: <span class="n-used">0</span> devices</h2>'
+    yield '<h2>Policy file, rules in it: <span class="n-used">0</span></h2>'
     yield '<div class="bar"><button type="button" class="copy">Copy</button></div>'
     yield "<pre></pre></section>\n"
 
