@@ -316,14 +316,16 @@ def test_a_frame_in_which_nothing_is_blanked_is_shown_beside_the_others(
     (tmp_path / "cine" / "a.dcm").write_bytes(to_bytes(ds))
     store = tmp_path / "store.zarr"
     convert(tmp_path / "cine", store, options=("clean-pixels",))
+    dataset = dicomdask.open_dataset(str(store))
+    blanked = {int(n) for frames in dataset.redactions["frames"] for n in frames}
+    assert 3 <= len(blanked) < 5, "what was not looked at may be blanked too"
     page = tmp_path / "page.html"
-    made = report_redactions(dicomdask.open_dataset(str(store)), str(page))
-    [group] = made.review.groups
-    assert [one.n_frames for one in (*group.blanked, *group.empty)] == [3, 2]
-    assert re.findall(r"frame (\d), as (\d) more", page.read_text()) == [
-        ("1", "2"),
-        ("4", "1"),
-    ]
+    [group] = report_redactions(dataset, str(page)).review.groups
+    counts = [one.n_frames for one in (*group.blanked, *group.empty)]
+    assert counts == [len(blanked), 5 - len(blanked)]
+    shown = [int(n) for n in re.findall(r"frame (\d)", page.read_text())]
+    assert shown[0] in blanked
+    assert shown[1] in {1, 2, 3, 4, 5} - blanked
 
 
 # --- where it may lie ---------------------------------------------------------
