@@ -41,8 +41,8 @@ CODES: Final[dict[str, str]] = {
     "space than the patient's (slides, eyes, vessels) are not stored yet.",
     "functional-groups": "The functional groups that describe the frames are missing, "
     "or not as many as the frames.",
-    "multiframe": "Multi-frame NM and RT Dose objects, whose frames other vectors tell "
-    "apart, are not stored yet.",
+    "multiframe": "The vectors and positions of a multi-frame NM object do not tell "
+    "its frames apart, or it is a multi-frame RT Dose, which is not stored yet.",
     "segmentation": "Segmentations are not stored yet.",
     "mosaic": "The header of a Siemens mosaic lacks the number, the normal or the "
     "spacing of its slices, so where they lie is not known.",

@@ -22,7 +22,8 @@ class FrameFacts:
 
     Fields are named as those of `Instance` and mean the same; in a multi-frame object
     they come from the functional groups (PS3.3 C.7.6.16).
-    `frame_number` counts from 1, as in DICOM.
+    `frame_number` counts from 1, as in DICOM. `vectors` are the numbers that tell
+    frames of nuclear medicine apart, in the vectors that `vector_keywords` name.
     """
 
     frame_number: int = 1
@@ -49,12 +50,17 @@ class FrameFacts:
     dimension_index_values: tuple[int, ...] = ()
     rescale_slope: float | None = None
     rescale_intercept: float | None = None
+    vectors: tuple[int, ...] = ()
+    vector_keywords: tuple[str, ...] = ()
 
 
+OF_FRAMES = {
+    *("frame_number", "dimension_index_values", "vectors", "vector_keywords"),
+}
 OF_INSTANCE = tuple(
     field.name
     for field in dataclasses.fields(FrameFacts)
-    if field.name not in {"frame_number", "dimension_index_values"}
+    if field.name not in OF_FRAMES
 )
 """The facts that a single-frame instance tells by fields of the same name."""
 

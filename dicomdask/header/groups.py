@@ -27,6 +27,8 @@ def _tags(*keywords: str) -> tuple[int, ...]:
     return tuple(tag for tag in found if tag is not None)
 
 
+Elements = dict[int, Element]
+
 _MACROS: Final = frozenset(
     _tags(
         "FrameContentSequence",
@@ -128,12 +130,12 @@ def read_columns(header: Header, n: int) -> dict[str, list[Any]]:
         return {}
     if n > MAX_FRAMES:
         raise InputError("too-large", f"More than {MAX_FRAMES} frames in one object.")
-    shared = next(_groups(header, SHARED), {})
+    shared = next(items(header, SHARED), {})
     wanted = _kept_dimensions(header)
     columns: dict[str, list[Any]] = {}
     seen: dict[Any, Any] = {}
     read = 0
-    for read, own in enumerate(_groups(header, PER_FRAME), 1):
+    for read, own in enumerate(items(header, PER_FRAME), 1):
         if read > n:
             break
         for field, value in _facts(header, {**shared, **own}, wanted, seen).items():
@@ -141,10 +143,7 @@ def read_columns(header: Header, n: int) -> dict[str, list[Any]]:
     return columns if read == n else {}
 
 
-Elements = dict[int, Element]
-
-
-def _groups(header: Header, tag: int) -> Iterator[Elements]:
+def items(header: Header, tag: int) -> Iterator[Elements]:
     """Yield the wanted elements of each item of a sequence, in whatever macro."""
     if tag in header.elements:
         for item in walk_items(header.prefix, header.elements[tag], header.syntax):
@@ -167,7 +166,7 @@ def _collect(
 def _kept_dimensions(header: Header) -> tuple[int, ...]:
     """Return the places of the dimensions that are not about the position."""
     pointers = []
-    for item in _groups(header, DIMENSIONS):
+    for item in items(header, DIMENSIONS):
         view = header.view(item)
         raw = view.raw(_POINTER) or b""
         order = "little" if header.endian == "<" else "big"

@@ -20,7 +20,7 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from dicomdask.errors import InputError
 from dicomdask.frames import pack
-from dicomdask.header import groups, mosaic
+from dicomdask.header import groups, mosaic, nuclear
 from dicomdask.header.elements import (
     BIG_ENDIAN,
     EXPLICIT,
@@ -60,6 +60,7 @@ _WANTED: Final = frozenset(
     (
         *(*TAGS.values(), _META_CLASS, _META_SYNTAX, CHARACTER_SET),
         *(_DIRECTORY, _MODALITY_LUT, _SPECTRUM, *groups.WANTED, *mosaic.WANTED),
+        *nuclear.WANTED,
     )
 )
 _UID: Final = re.compile(r"[0-2](\.\d+)+")
@@ -110,6 +111,7 @@ def read_instance(
         raise InputError("missing-uid")
     n_frames = header.n_frames()
     columns = groups.read_columns(header, n_frames)
+    columns = columns or nuclear.read_vectors(header, values, n_frames)
     is_mosaic = "MOSAIC" in values["image_type"] and n_frames == 1 and not columns
     if is_mosaic:
         columns = mosaic.read_tiles(header, values)

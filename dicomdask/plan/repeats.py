@@ -26,6 +26,7 @@ GRID_KEYS: Final = (
     ("flip_angle",),
     ("repetition_time",),
     ("dimension_index_values",),
+    ("vectors",),
 )
 """Soft keys whose values are those of a fourth axis."""
 
@@ -153,7 +154,7 @@ def _by_key(
     apart = fields in APART_KEYS
     if whole and not apart and _lie_alike(rows):
         stack = Stack(
-            tuple(rows), split, _keyword(fields[-1]), tuple(map(_text, values))
+            tuple(rows), split, _axis(rows[0][0], fields), tuple(map(_text, values))
         )
         return [stack]
     stacks = [
@@ -213,6 +214,12 @@ def _text(value: tuple[object, ...]) -> str:
         for part in parts
         for number in (part if isinstance(part, tuple) else (part,))
     )
+
+
+def _axis(frame: Frame, fields: Fields) -> str:
+    """Return the keyword of an axis along which some fields differ."""
+    keywords = frame.facts.vector_keywords
+    return keywords[-1] if fields == ("vectors",) and keywords else _keyword(fields[-1])
 
 
 def _keyword(field: str) -> str:

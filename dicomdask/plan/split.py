@@ -95,7 +95,9 @@ def _same_cosines(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 def _split_group(group: list[Frame], split: tuple[str, ...]) -> list[Stack | Refusal]:
     if not all(_is_placed(frame) for frame in group):
-        return [_lone(frames, split) for frames in _by_instance(group)]
+        return [
+            one for frames in _by_instance(group) for one in _unplaced(frames, split)
+        ]
     try:
         slots = find_slots(group)
     except InputError as error:
@@ -114,6 +116,37 @@ def _by_instance(frames: list[Frame]) -> list[list[Frame]]:
     for frame in frames:
         found[frame.instance.url].append(frame)
     return list(found.values())
+
+
+APART: Final = frozenset({"EnergyWindowVector", "DetectorVector"})
+"""Vectors of nuclear medicine whose frames show different things."""
+
+
+def _unplaced(frames: list[Frame], split: tuple[str, ...]) -> list[Stack]:
+    """Return the stacks of an object whose frames nothing places in space.
+
+    Nuclear medicine: one for each energy window and detector, in the order of the other
+    vectors, the last of which names the axis.
+    """
+    keywords = frames[0].facts.vector_keywords
+    if not keywords:
+        return [_lone(frames, split)]
+    along = [k for k, keyword in enumerate(keywords) if keyword not in APART]
+    groups: dict[tuple[int, ...], dict[tuple[int, ...], Frame]] = defaultdict(dict)
+    for frame in frames:
+        numbers = frame.facts.vectors
+        apart = tuple(n for k, n in enumerate(numbers) if k not in along)
+        groups[apart][tuple(numbers[k] for k in along)] = frame
+    return [
+        Stack(
+            tuple((frame,) for _, frame in sorted(some.items())),
+            (*split, frames[0].instance.sop_instance_uid, repr(apart)),
+            axis_keyword=keywords[along[-1]] if along else None,
+            axis_values=tuple(" ".join(map(str, one)) for one in sorted(some) if one),
+            placed=False,
+        )
+        for apart, some in sorted(groups.items())
+    ]
 
 
 def _lone(frames: list[Frame], split: tuple[str, ...]) -> Stack:

@@ -126,6 +126,12 @@ def _axes(stack: Stack) -> list[tuple[str, int]]:
     return [(name, extent) for name, extent in sizes if extent > 1]
 
 
+MOMENTS: Final = frozenset(
+    {"PhaseVector", "RRIntervalVector", "TimeSlotVector", "TimeSliceVector"}
+)
+"""Vectors of nuclear medicine that count moments, not views."""
+
+
 def _kind(stack: Stack) -> Kind:
     first = stack.grid[0][0]
     is_many = len(stack.grid) > 1
@@ -134,6 +140,8 @@ def _kind(stack: Stack) -> Kind:
             return "secondary"
         is_cine = is_many and first.instance.sop_class_uid not in PROJECTIONS
         return "cine" if is_cine else "projection"
+    if first.facts.vector_keywords and not stack.placed:
+        return "cine" if stack.axis_keyword in MOMENTS else "projection"
     if is_many and not stack.placed:
         return "cine"
     return "timeseries" if len(stack.grid) > 1 else "volume"
@@ -259,8 +267,17 @@ def _place(stack: Stack) -> _Placement:
         warnings=(
             *(("orientation-off",) if is_off else ()),
             *(("tilt",) if tilt else ()),
+            *(("told-spacing",) if _is_told_spacing(slices[0]) else ()),
         ),
     )
+
+
+def _is_told_spacing(frame: Frame) -> bool:
+    """Return whether slices lie where Spacing Between Slices alone says that they do.
+
+    In nuclear medicine nothing else does (PS3.3 section C.8.4.15).
+    """
+    return frame.instance.modality == "NM" and not frame.is_only
 
 
 def _is_calibrated(frame: Frame) -> bool:
