@@ -49,44 +49,51 @@ class Background:
     """A frame of a file below DICOMDASK_TEST_DATA, or the text-free part of one."""
 
     path: str
-    held_back: bool
-    frame: int = 0
     part: Box | None = None
+    frame: int = 0
 
 
-CORNERSTONE = "cornerstonejs__cornerstone3D/packages/dicomImageLoader/testImages"
-PYDICOM = "pydicom__pydicom/src/pydicom/data/test_files"
-PYDICOM_DATA = "pydicom__pydicom-data/data_store/data"
-CLEAVELAND = "pydicom__deid-data/deid_data/data/ultrasounds"
+_CORNERSTONE = "cornerstonejs__cornerstone3D/packages/dicomImageLoader/testImages"
+_PYDICOM = "pydicom__pydicom/src/pydicom/data/test_files"
+_PYDICOM_DATA = "pydicom__pydicom-data/data_store/data"
+_DCMJS = "dcmjs-org__dcmjs"
+_NIBABEL = "nipy__nibabel/nibabel/nicom/tests/data"
+_HIGHDICOM = "ImagingDataCommons__highdicom/data/test_files"
+_PYNETDICOM = "pydicom__pynetdicom/pynetdicom/tests/dicom_files"
+_ULTRASOUNDS = "pydicom__deid-data/deid_data/data/ultrasounds"
 
-BACKGROUNDS = (
-    Background("QIICR__dcmqi/data/segmentations/ct-3slice/01.dcm", False),
-    Background(f"{CORNERSTONE}/CTImage.dcm", False),
-    Background("dcmjs-org__dcmjs/test/sample-dicom.dcm", False),
-    Background("dcmjs-org__dcmjs/test/cine-test.dcm", False, frame=4),
-    Background("dcmjs-org__dcmjs/examples/data/IM-0001-0001.dcm", False),
-    Background("dcmjs-org__dcmjs/test/sample-op.dcm", False),
-    Background("nipy__nibabel/nibabel/nicom/tests/data/slicethickness_empty_string.dcm", False),
-    Background("qurit__rt-utils/tests/mock_data/ct_1.dcm", False),
-    Background(f"{PYDICOM_DATA}/JPEG-LL.dcm", False),
-    Background(f"{PYDICOM_DATA}/RG3_J2KR.dcm", False, part=Box(0, 300, 1760, 1130)),
-    Background(f"{CORNERSTONE}/US-YBR_FULL_422-EVRLE.dcm", False, part=Box(82, 215, 480, 755)),
-    Background(f"{PYDICOM_DATA}/gdcm-US-ALOKA-16.dcm", False, part=Box(75, 115, 400, 620)),
-    Background(f"{PYDICOM_DATA}/US1_UNCR.dcm", False, part=Box(135, 60, 335, 590)),
-    Background(f"{CORNERSTONE}/CT1_J2KR", True),
-    Background(f"{CORNERSTONE}/CT2_J2KR", True),
-    Background(f"{PYDICOM}/J2K_pixelrep_mismatch.dcm", True),
-    Background(f"{PYDICOM}/examples_overlay.dcm", True),
-    Background(f"{PYDICOM_DATA}/MR2_J2KI.dcm", True),
-    Background(f"{PYDICOM_DATA}/bad_sequence.dcm", True),
-    Background(f"{PYDICOM_DATA}/explicit_VR-UN.dcm", True),
-    Background(f"{PYDICOM_DATA}/RG1_J2KI.dcm", True),
-    Background("ImagingDataCommons__highdicom/data/test_files/dx_image.dcm", True),
-    Background("pydicom__pynetdicom/pynetdicom/tests/dicom_files/RTImageStorage.dcm", True),
-    Background(f"{PYDICOM_DATA}/JPGLosslessP14SV1_1s_1f_8b.dcm", True, part=Box(190, 150, 650, 600)),
-    Background(f"{CLEAVELAND}/GREYSCALE_IMAGE.dcm", True, part=Box(130, 140, 680, 880)),
-    Background(f"{PYDICOM}/examples_ybr_color.dcm", True, frame=15, part=Box(26, 38, 205, 255)),
-)  # fmt: skip
+TUNED_ON = (
+    Background("QIICR__dcmqi/data/segmentations/ct-3slice/01.dcm"),
+    Background(f"{_CORNERSTONE}/CTImage.dcm"),
+    Background(f"{_CORNERSTONE}/US-YBR_FULL_422-EVRLE.dcm", Box(82, 215, 480, 755)),
+    Background(f"{_DCMJS}/examples/data/IM-0001-0001.dcm"),
+    Background(f"{_DCMJS}/test/cine-test.dcm", frame=4),
+    Background(f"{_DCMJS}/test/sample-dicom.dcm"),
+    Background(f"{_DCMJS}/test/sample-op.dcm"),
+    Background(f"{_NIBABEL}/slicethickness_empty_string.dcm"),
+    Background("qurit__rt-utils/tests/mock_data/ct_1.dcm"),
+    Background(f"{_PYDICOM_DATA}/JPEG-LL.dcm"),
+    Background(f"{_PYDICOM_DATA}/RG3_J2KR.dcm", Box(0, 300, 1760, 1130)),
+    Background(f"{_PYDICOM_DATA}/US1_UNCR.dcm", Box(135, 60, 335, 590)),
+    Background(f"{_PYDICOM_DATA}/gdcm-US-ALOKA-16.dcm", Box(75, 115, 400, 620)),
+)
+HELD_BACK = (
+    Background(f"{_CORNERSTONE}/CT1_J2KR"),
+    Background(f"{_CORNERSTONE}/CT2_J2KR"),
+    Background(f"{_HIGHDICOM}/dx_image.dcm"),
+    Background(f"{_PYDICOM}/J2K_pixelrep_mismatch.dcm"),
+    Background(f"{_PYDICOM}/examples_overlay.dcm"),
+    Background(f"{_PYDICOM}/examples_ybr_color.dcm", Box(26, 38, 205, 255), frame=15),
+    Background(
+        f"{_PYDICOM_DATA}/JPGLosslessP14SV1_1s_1f_8b.dcm", Box(190, 150, 650, 600)
+    ),
+    Background(f"{_PYDICOM_DATA}/MR2_J2KI.dcm"),
+    Background(f"{_PYDICOM_DATA}/RG1_J2KI.dcm"),
+    Background(f"{_PYDICOM_DATA}/bad_sequence.dcm"),
+    Background(f"{_PYDICOM_DATA}/explicit_VR-UN.dcm"),
+    Background(f"{_PYNETDICOM}/RTImageStorage.dcm"),
+    Background(f"{_ULTRASOUNDS}/GREYSCALE_IMAGE.dcm", Box(130, 140, 680, 880)),
+)
 """Each was looked at by eye: no text, no letters, no digits."""
 
 TUNED_FONTS = (
@@ -168,8 +175,7 @@ def backgrounds(*, held_back: bool) -> list[Field]:
     root = os.environ.get("DICOMDASK_TEST_DATA")
     if not root:
         return [_generated(seed + 10 * held_back) for seed in range(3)]
-    chosen = [one for one in BACKGROUNDS if one.held_back == held_back]
-    return [_field(Path(root), one) for one in chosen]
+    return [_field(Path(root), one) for one in (HELD_BACK if held_back else TUNED_ON)]
 
 
 @cache
@@ -186,22 +192,23 @@ def _field(root: Path, background: Background) -> Field:
         values = values[part.top : part.bottom, part.left : part.right]
     if values.ndim == 3:
         return Field(values.astype(np.float32), 0, 255, 255)
-    low, high = np.percentile(values, [0.5, 99.5])
-    if "WindowWidth" in ds:
-        center, width = (
-            float(np.atleast_1d(ds[name].value)[0])
-            for name in ("WindowCenter", "WindowWidth")
-        )
-        slope, intercept = (
-            float(ds.get("RescaleSlope", 1)),
-            ds.get("RescaleIntercept", 0),
-        )
-        low, high = (
-            (center + side * width / 2 - float(intercept)) / slope for side in (-1, 1)
-        )
+    low, high = _window(ds) or np.percentile(values, [0.5, 99.5]).tolist()
     largest = (1 << (ds.BitsStored - ds.PixelRepresentation)) - 1
     inverted = ds.PhotometricInterpretation == "MONOCHROME1"
-    return Field(values.astype(np.float32), float(low), float(high), largest, inverted)
+    return Field(values.astype(np.float32), low, high, largest, inverted)
+
+
+def _window(ds: pydicom.Dataset) -> tuple[float, float] | None:
+    """Return the stored values that the first window shows black and white."""
+    if "WindowWidth" not in ds:
+        return None
+    center, width = (
+        float(np.atleast_1d(ds[name].value)[0])
+        for name in ("WindowCenter", "WindowWidth")
+    )
+    middle = center - float(ds.get("RescaleIntercept", 0))
+    slope = float(ds.get("RescaleSlope", 1))
+    return (middle - width / 2) / slope, (middle + width / 2) / slope
 
 
 def _generated(seed: int) -> Field:

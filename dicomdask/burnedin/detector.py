@@ -20,7 +20,7 @@ from dicomdask.model import Box
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
-PROCEDURE: Final = 1
+PROCEDURE: Final = 2
 """Counts up when the same model would give other boxes."""
 
 DEADLINE_S: Final = 120.0

@@ -17,6 +17,7 @@ from tests.benchmarks import (
     bench_patches,
     bench_slices,
     bench_store,
+    bench_text,
 )
 from tests.benchmarks.contest import Report
 from tests.benchmarks.goals import goal_table
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[str], Report]] = {
     "loader": bench_loader.run,
     "store": bench_store.run,
     "open": bench_open.run,
+    "text": bench_text.run,
     "layout": bench_layout.run,
 }
 

@@ -55,6 +55,9 @@ GOALS = {
         f"deidentify / floor, {kind}": Goal(2, at_most=True)
         for kind in ("CT", "MR", "SR", "US")
     },
+    "text: recall": Goal(0.95, 0.98),
+    "text: recall, low contrast": Goal(0.75, 0.9),
+    "text: text-free pixels kept": Goal(0.985, 0.995),
     "convert / unavoidable": Goal(0.80),
     "convert: finished again": Goal(0.02, at_most=True),
 }
