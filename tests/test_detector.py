@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import traceback
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -69,6 +70,48 @@ def test_the_same_image_gives_the_same_boxes_in_any_thread():
     for thread in threads:
         thread.join()
     assert found == [found[0]] * 3
+
+
+@pytest.mark.parametrize("left", [580, 620, 660])
+def test_a_line_is_found_across_the_tiles_of_a_large_image(left):
+    image = drawn("DOE JANE 0042", at=(700, left), size=12, shape=(1400, 1400))
+    boxes = [box for box, _ in detector.find_text(image)]
+    assert covered(image, boxes) > 0.98
+    assert all(box.bottom - box.top < 60 for box in boxes)
+
+
+@pytest.mark.parametrize("length", [1, 64, 65, 767, 768, 769, 1472, 1473, 3001])
+def test_tiles_overlap_and_leave_nothing_out(length):
+    tiles = network._cuts(length)
+    assert tiles[0].start == 0
+    assert tiles[-1].stop == length
+    assert all(0 < tile.stop - tile.start <= 768 for tile in tiles)
+    for tile, following in pairwise(tiles):
+        assert tile.stop - following.start == 64
+
+
+def test_what_is_faint_is_found():
+    noise = np.random.default_rng(0).normal(100, 1.5, (256, 320))
+    slope = np.linspace(-60, 60, 320)
+    ink = drawn("DOE JANE 0042", at=(100, 20), size=20) > 128
+    shown = np.clip(noise + slope + 7 * ink, 0, 255).astype(np.uint8)
+    boxes = [box for box, _ in detector.find_text(shown)]
+    assert covered(np.where(ink, 255, 0), boxes) > 0.9
+
+
+def test_a_body_is_no_letter():
+    rows, columns = np.mgrid[:512, :512]
+    body = ((rows - 256) / 150) ** 2 + ((columns - 256) / 200) ** 2
+    image = np.where(body < 1, 180, 10).astype(np.uint8)
+    image[((rows - 256) / 40) ** 2 + ((columns - 256) / 40) ** 2 < 1] = 250
+    boxes = [box for box, _ in detector.find_text(image)]
+    assert sum((b.bottom - b.top) * (b.right - b.left) for b in boxes) < 0.01 * 512**2
+
+
+def test_a_box_within_another_is_left_out_and_lends_its_score():
+    around, within, beside = Box(0, 0, 9, 9), Box(2, 2, 5, 9), Box(5, 5, 12, 9)
+    found = network._outermost([(within, 0.9), (around, 0.6), (beside, 0.7)])
+    assert found == [(around, 0.9), (beside, 0.7)]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (33, 7), (40, 40, 3), (3, 1500)])
