@@ -148,8 +148,9 @@ def test_what_is_copied_is_all_that_the_package_is_made_of(source: Path) -> None
     found = {str(p.relative_to(source)) for p in source.rglob("*") if p.is_file()}
     assert found == named | modules
     [step] = [rest for rest in said("RUN") if "pip" in rest]
-    [extra] = re.findall(r"\.\[(\w+)\]", step)
-    assert extra in project["optional-dependencies"]
+    [extras] = re.findall(r"\.\[([\w,]+)\]", step)
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
+    assert "text" in extras.split(",")  # workers that look for text need it
 
 
 def test_the_pip_step_works_in_a_fresh_environment(
