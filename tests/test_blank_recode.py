@@ -161,6 +161,37 @@ def test_what_was_inside_a_box_leaves_no_trace(syntax, bits, signed, samples):
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("mode", [0, 1, 2])
+def test_jpeg_ls_keeps_the_order_of_its_components(mode):
+    values = picture(8, samples=3)
+    ds = data_set(values, 8)
+    ds.PlanarConfiguration = int(mode == 0)
+    ds.file_meta.TransferSyntaxUID = JPEGLSLossless
+    ordered = np.moveaxis(values, -1, 1) if mode == 0 else values
+    streams = [
+        recode.jpeg_ls.encode_buffer(one.tobytes(), *SHAPE, 3, 8, 0, mode)
+        for one in ordered
+    ]
+    ds.PixelData = encapsulate(list(map(bytes, streams)))
+    np.testing.assert_array_equal(decode_frames(ds), values)
+    after = FrameDecoder(blank_frames(ds, [[BOX], []]).dataset)
+    wanted = blank(values[0], [BOX], "RGB")
+    np.testing.assert_array_equal(after.decode(0), wanted)
+    np.testing.assert_array_equal(libjpeg_decode(after.stream(0)), wanted)
+    scan = after.stream(0).index(b"\xff\xda")
+    parts = 1 if mode == 0 else 3
+    assert after.stream(0)[scan + 4 : scan + 5] == bytes([parts])
+    assert after.stream(0)[scan + 6 + 2 * parts] == mode
+
+
+def test_htj2k_with_resolutions_first_is_written_so():
+    ds = by_others(picture(12), 12, HTJ2KLosslessRPCL)
+    stream = FrameDecoder(blank_frames(ds, [[BOX], []]).dataset).stream(0)
+    main = stream[: stream.index(b"\xff\x90")]
+    assert main[main.index(b"\xff\x52") + 5] == 2  # table A.16: RPCL
+    assert b"\xff\x55" in main  # TLM: where each resolution is
+
+
 def with_loss(frame, *, high):
     if high:
         return imagecodecs.htj2k_encode(frame, 0.01, reversible=False)

@@ -24,7 +24,7 @@ from dicomdask.pixels.blanks.scan import Block, blank_units
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _SEQUENTIAL: Final = (0xC0, 0xC1)
-_DHT, _SOS, _DQT, _DNL, _DRI, _EOI = 0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xD9
+_DHT, SCAN, _DQT, _DNL, _DRI, _EOI = 0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xD9
 _FRAMES: Final = {*range(0xC0, 0xD0)} - {_DHT, 0xC8, 0xCC}
 _RESTARTS: Final = range(0xD0, 0xD8)
 
@@ -79,8 +79,8 @@ def read_frame(data: bytes) -> Jpeg:
         With the code ``unclean-pixels`` where it is no JPEG that can be edited.
     """
     jpeg = Jpeg()
-    for marker, segment, _ in _segments(data):
-        if marker == _SOS:
+    for marker, segment, _ in segments_of(data):
+        if marker == SCAN:
             return jpeg
         jpeg = _read(jpeg, marker, segment)
     raise InputError("unclean-pixels")
@@ -165,8 +165,8 @@ def blank_jpeg(data: bytes, touched: Array, dc: Sequence[int]) -> bytes:
     """
     jpeg, out = Jpeg(), [b"\xff\xd8"]
     scanned: set[int] = set()
-    for marker, segment, scan in _segments(data):
-        if marker != _SOS:
+    for marker, segment, scan in segments_of(data):
+        if marker != SCAN:
             jpeg = _read(jpeg, marker, segment)
             out.append(segment)
             continue
@@ -182,7 +182,7 @@ def blank_jpeg(data: bytes, touched: Array, dc: Sequence[int]) -> bytes:
     return b"".join([*out, b"\xff\xd9"])
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+def segments_of(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Yield marker, segment and, behind a scan's, its entropy-coded bytes."""
     at = 2
     while True:
@@ -196,7 +196,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         stop = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if stop > len(data) or stop < at + 4:
             raise InputError("truncated")
-        end = _scan_end(data, stop) if marker == _SOS else stop
+        end = _scan_end(data, stop) if marker == SCAN else stop
         yield marker, data[at:stop], data[stop:end]
         at = end
 

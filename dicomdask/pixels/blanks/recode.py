@@ -25,6 +25,7 @@ from pydicom.uid import (
 )
 
 from dicomdask.errors import InputError
+from dicomdask.pixels.blanks.dct import SCAN, segments_of
 from dicomdask.pixels.blanks.sof3 import encode_sof3
 from dicomdask.pixels.codecs import decode_by_pydicom, inflate
 from dicomdask.pixels.form import Form
@@ -57,7 +58,7 @@ def recode(form: Form, old: bytes, samples: Array) -> bytes:
     stream = read_stream(_codestream(old))
     if encode is None or stream is None or stream.subsampled or not stream.precision:
         raise InputError("unclean-pixels")
-    new = encode(samples, stream)
+    new = encode(samples, stream, old)
     again, _ = decode_by_pydicom(form, new, "pylibjpeg")
     if not np.array_equal(again, samples):
         raise InputError("unclean-pixels")
@@ -95,23 +96,26 @@ def _signed(samples: Array, precision: int) -> Array:
     return spread.view(np.int32) >> shift
 
 
-def _encode_jpeg_ls(samples: Array, stream: Stream) -> bytes:
+def _encode_jpeg_ls(samples: Array, stream: Stream, old: bytes) -> bytes:
+    """Encode by planes, lines or pixels, as it was: Planar Configuration says so."""
     values = _unsigned(samples, stream.precision)
-    rows, columns, *parts = values.shape
-    n = parts[0] if parts else 1
-    mode = 2 if n > 1 else 0  # colour by pixel
+    rows, columns = values.shape[:2]
+    mode = next(part[-2] for kind, part, _ in segments_of(old) if kind == SCAN)
+    if mode == 0 and values.ndim == 3:
+        values = np.moveaxis(values, -1, 0)
     encoded = jpeg_ls.encode_buffer(
-        values.tobytes(), rows, columns, n, stream.precision, 0, mode
+        *(values.tobytes(), rows, columns, stream.components),
+        *(stream.precision, 0, mode),
     )
     return bytes(encoded)
 
 
-def _encode_jpeg_lossless(samples: Array, stream: Stream) -> bytes:
+def _encode_jpeg_lossless(samples: Array, stream: Stream, _: bytes) -> bytes:
     values = _unsigned(samples, stream.precision)
     return encode_sof3(values, stream.precision, stream.identifiers)
 
 
-def _encode_j2k(samples: Array, stream: Stream) -> bytes:
+def _encode_j2k(samples: Array, stream: Stream, _: bytes) -> bytes:
     coded = _signed if stream.signed else _unsigned
     values = coded(samples, stream.precision)
     if stream.signed:
@@ -128,7 +132,7 @@ def _encode_j2k(samples: Array, stream: Stream) -> bytes:
     return bytes(encoded)
 
 
-def _encode_htj2k(samples: Array, stream: Stream) -> bytes:
+def _encode_htj2k(samples: Array, stream: Stream, _: bytes) -> bytes:
     """Encode by a library that knows 8 and 16 bits only.
 
     Values around 0 are given to it, which it does not shift (ISO/IEC 15444-1 annex
@@ -173,7 +177,7 @@ def _pack_rows(plane: Array) -> bytes:
     return bytes(packed) + b"\0" * (len(packed) % 2)
 
 
-_ENCODERS: Final[Mapping[str, Callable[[Array, Stream], bytes]]] = {
+_ENCODERS: Final[Mapping[str, Callable[[Array, Stream, bytes], bytes]]] = {
     **dict.fromkeys((JPEGLossless, JPEGLosslessSV1), _encode_jpeg_lossless),
     **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), _encode_jpeg_ls),
     **dict.fromkeys((JPEG2000Lossless, JPEG2000), _encode_j2k),
