@@ -1,16 +1,13 @@
 """The page on de-identification: its commands run, its tables equal the code."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from dicomdask.policy import OPTION_CODES, POLICIES, describe, load_policy
 from dicomdask.show import ACTIONS
+from tests.pages import ROOT, commands, run_commands
 
-PAGE = Path(__file__).parent.parent / "examples/deidentify.md"
-TEXT = PAGE.read_text()
+TEXT = (ROOT / "examples/deidentify.md").read_text()
 
 
 def rows(name: str, pattern: str) -> list[tuple[str, ...]]:
@@ -19,20 +16,11 @@ def rows(name: str, pattern: str) -> list[tuple[str, ...]]:
 
 
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
-    commands = re.findall(r"^ {4}\$ (.*)$", TEXT, re.MULTILINE)
-    assert len(commands) == 14
-    script = "\n".join(["set -e", *commands])
-    for name in ("convert", "deidentify"):
-        script = script.replace(f"dicomdask {name}", f"dicomdask {name} {SYNCHRONOUS}")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    kept = {key: value for key, value in os.environ.items() if key[:9] != "DICOMDASK"}
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=kept | {"PATH": path, "PYTHONPATH": str(PAGE.parent.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
+    found = commands("deidentify.md")
+    assert len(found) == 14
+    runs = re.compile(r"dicomdask (convert|deidentify)")
+    done = run_commands(
+        [runs.sub(rf"dicomdask \1 {SYNCHRONOUS}", one) for one in found], tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -1,30 +1,16 @@
 """The page on keeping a dataset for years: its commands run, and do what it says."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import dicomdask
-
-PAGE = Path(__file__).parent.parent / "examples/keep.md"
+from tests.pages import commands, run_commands
 
 
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
-    commands = re.findall(r"^ {4}\$ (.*)$", PAGE.read_text(), re.MULTILINE)
-    script = "\n".join(["set -e", *commands])
-    script = script.replace("convert pile", "convert --scheduler synchronous pile")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    kept = {key: value for key, value in os.environ.items() if key[:9] != "DICOMDASK"}
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=kept | {"PATH": path, "PYTHONPATH": str(PAGE.parent.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    convert = "convert --scheduler synchronous pile"
+    found = [one.replace("convert pile", convert) for one in commands("keep.md")]
+    done = run_commands(found, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     told = done.stdout

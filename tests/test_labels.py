@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -30,8 +29,8 @@ from dicomdask.policy import FULL_DATES, load_policy
 from dicomdask.tasks.barrier import quiet
 from dicomdask.tasks.labels import JOINABLE, Cleaner, Issuers
 from tests.builders import make_instance, make_series, to_bytes, write_series
+from tests.pages import ROOT, commands, run_commands, run_program
 
-ROOT = Path(__file__).parent.parent
 UID_ROOT = "1.2.826.0.1.3680043.8.498.9"
 IDENTIFIERS = ("PatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID")
 ODD = [
@@ -628,28 +627,11 @@ def test_no_error_holds_a_value(store, tmp_path, data, verbose):
 
 def test_the_commands_of_the_page_run(tmp_path):
     text = (ROOT / "examples/labels.md").read_text()
-    commands = re.findall(r"^ {4}\$ (.*)$", text, re.MULTILINE)
-    kept = {key: value for key, value in os.environ.items() if key[:9] != "DICOMDASK"}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(["set -e", *commands])],
-        cwd=tmp_path,
-        env=kept | {"PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_commands(commands("labels.md"), tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     for line in re.findall(r"^ {4}(?!\$ )(\d[\d,]* rows: .*)$", text, re.MULTILINE):
         assert line in done.stdout
     (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-c", python],
-        cwd=tmp_path,
-        env=kept | {"PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program([sys.executable, "-c", python], tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,24 +1,16 @@
 """README and pages against the code: commands run, tables equal."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pydicom
-import pytest
 
 import dicomdask
 from dicomdask.errors import CODES
+from tests.pages import ROOT, commands, run_commands, run_program
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-
-
-def commands(page: str) -> list[str]:
-    text = (ROOT / "examples" / page).read_text()
-    return re.findall(r"^ {4}\$ (.*)$", text, re.MULTILINE)
 
 
 def test_the_table_of_codes_equals_the_code():
@@ -41,14 +33,6 @@ def test_links_and_pictures_are_there():
         assert (ROOT / target).is_file(), target
 
 
-@pytest.fixture
-def environment():
-    """Return an environment in which this interpreter and its commands are found."""
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    kept = {key: value for key, value in os.environ.items() if key[:9] != "DICOMDASK"}
-    return kept | {"PATH": path}
-
-
 def test_the_page_on_kinds_of_objects_names_codes_that_there_are():
     text = (ROOT / "examples" / "volumes.md").read_text()
     rows = re.findall(r"^\|.*\|([^|]*)\|$", text.split("## Three")[0], re.MULTILINE)
@@ -57,31 +41,15 @@ def test_the_page_on_kinds_of_objects_names_codes_that_there_are():
     assert codes <= set(CODES)
 
 
-def test_the_commands_of_the_page_on_kinds_of_objects_run(tmp_path, environment):
-    script = "\n".join(["set -e", *commands("volumes.md")])
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_the_commands_of_the_page_on_kinds_of_objects_run(tmp_path):
+    done = run_commands(commands("volumes.md"), tmp_path)
     assert done.returncode in (0, 8), done.stderr
 
 
-def test_the_commands_of_the_page_on_converting_run(tmp_path, environment):
-    script = "\n".join(["set -e", *commands("convert.md")])
+def test_the_commands_of_the_page_on_converting_run(tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_commands(commands("convert.md"), folder)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "all is as it should be" in done.stdout
@@ -102,19 +70,15 @@ def test_the_python_of_the_page_on_reading_runs(tmp_path, monkeypatch):
     assert names["array"].shape == tuple(names["volumes"]["shape"].iloc[0])
 
 
-def test_the_example_runs(tmp_path, environment):
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples/first_dataset.py", tmp_path],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+def test_the_example_runs(tmp_path):
+    done = run_program(
+        [sys.executable, ROOT / "examples/first_dataset.py", tmp_path], tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "patch at" in done.stdout
 
 
-def test_an_array_job_encodes_all_pieces(tmp_path, environment):
+def test_an_array_job_encodes_all_pieces(tmp_path):
     source = Path(pydicom.__file__).parent / "data/test_files/dicomdirtests/98892001"
     work = tmp_path / "work"
     script = f"""
@@ -126,18 +90,12 @@ def test_an_array_job_encodes_all_pieces(tmp_path, environment):
         done
         dicomdask commit --work {work}
     """
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program(["bash", "-c", script], tmp_path)
     assert done.returncode == 0, done.stderr
     assert dicomdask.open_dataset(str(tmp_path / "o.zarr")).commit.codes["stored"] == 7
 
 
-def test_a_plain_script_needs_no_guard(tmp_path, environment):
+def test_a_plain_script_needs_no_guard(tmp_path):
     source = Path(pydicom.__file__).parent / "data/test_files/dicomdirtests/98892001"
     script = tmp_path / "script.py"
     script.write_text(
@@ -145,12 +103,6 @@ def test_a_plain_script_needs_no_guard(tmp_path, environment):
         f"summary = dicomdask.convert({str(source)!r}, {str(tmp_path / 'o.zarr')!r})\n"
         "print(summary.commit.codes)\n"
     )
-    done = subprocess.run(
-        [sys.executable, script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program([sys.executable, script], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "'stored': 7" in done.stdout

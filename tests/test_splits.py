@@ -1,10 +1,7 @@
 """Splits: disjoint, whole, stable, near their shares; files, labels, faults."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -20,6 +17,7 @@ import dicomdask
 from dicomdask import cli, splits
 from dicomdask.errors import OptionError, SplitError, TableError
 from dicomdask.splits import assign
+from tests.pages import ROOT, commands, run_commands
 
 NAMES = ("train", "val", "test")
 UIDS = ("StudyInstanceUID", "FrameOfReferenceUID")
@@ -516,19 +514,10 @@ def test_the_file_holds_pseudonyms_only(store, tmp_path):
 
 
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
-    page = (Path(__file__).parent.parent / "examples/split.md").read_text()
-    commands = re.findall(r"^ {4}\$ (.*)$", page, re.MULTILINE)
-    assert len(commands) == 7
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {k: v for k, v in os.environ.items() if k[:9] != "DICOMDASK"}
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(["set -e", *commands])],
-        cwd=tmp_path,
-        env=environment | {"PATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    page = (ROOT / "examples/split.md").read_text()
+    found = commands("split.md")
+    assert len(found) == 7
+    done = run_commands(found, tmp_path)
     assert done.returncode == 0, done.stderr
     assert sorted(Path(tmp_path).glob("*.csv"))
     for line in re.findall(r"^ {4}((?:split|patients by|CT) .*)$", page, re.M):
