@@ -389,6 +389,8 @@ def test_a_high_bit_that_readers_disagree_about_is_refused():
     ds = data_set(picture(12), 12)
     ds.HighBit = 15
     assert refused(ds) == "unclean-pixels"
+    ds.HighBit = None  # left to Bits Stored
+    assert blank_frames(ds, [[BOX], []]).changed == (0,)
 
 
 def test_nothing_to_blank_gives_the_data_set_itself():

@@ -193,9 +193,9 @@ class _Editor:
     ) -> None:
         self._dataset, self._frames, self._boxes = dataset, frames, boxes
         self._form = form = frames.form
-        is_float = form.keyword in FLOATS
+        high = dataset.get("HighBit")
         # PS3.5 section 8.1.1: anything else is retired, and readers disagree about it.
-        if not is_float and int(dataset.get("HighBit", -1)) != form.stored - 1:
+        if form.keyword not in FLOATS and high not in {None, form.stored - 1}:
             raise InputError("unclean-pixels")
 
     def blank_native(self, changed: Numbers) -> tuple[bytes, Numbers]:
