@@ -389,7 +389,7 @@ def made_page(device: Device = DEVICE, **heading: Any) -> str:
     review = make_review(volumes, redactions_table(volumes[:3], 2), {})
     shown = [one for g in review.groups for one in (*g.blanked, *g.empty)]
     jpeg = to_jpeg(np.zeros((480, 640)), longest=64)
-    frames = {one: Frame(jpeg, None, 1) for one in shown}
+    frames = {one: Frame(1, (("after", jpeg),)) for one in shown}
     return page_html(replace(HEADING, **heading), review, frames)
 
 

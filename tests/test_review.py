@@ -328,6 +328,33 @@ def test_a_frame_in_which_nothing_is_blanked_is_shown_beside_the_others(
     assert shown[1] in {1, 2, 3, 4, 5} - blanked
 
 
+def test_what_a_window_hides_is_shown_too(
+    tmp_path: Path, convert: Convert, found: list[Any]
+) -> None:
+    pixels = np.random.default_rng(3).integers(900, 1100, SHAPE).astype(np.uint16)
+    pixels[:, 200:] = 3000  # what the window shows as white
+    hidden = Box(100, 220, 120, 300)
+    pixels[within(hidden)] = 4000
+    ds = make_instance(
+        pixels=pixels,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.1",
+        Modality="CR",
+        WindowCenter=1000,
+        WindowWidth=400,
+        ImagePositionPatient=None,
+        ImageOrientationPatient=None,
+        RescaleIntercept=0,
+    )
+    (tmp_path / "cr").mkdir()
+    (tmp_path / "cr" / "a.dcm").write_bytes(to_bytes(ds))
+    convert(tmp_path / "cr", tmp_path / "store.zarr", options=("clean-pixels",))
+    page = tmp_path / "page.html"
+    report_redactions(dicomdask.open_dataset(str(tmp_path / "store.zarr")), str(page))
+    windowed, whole = pictures_on(page)
+    assert np.ptp(windowed[90:130, 210:310]) < 6
+    assert np.ptp(whole[90:130, 210:310]) > 60
+
+
 # --- where it may lie ---------------------------------------------------------
 
 

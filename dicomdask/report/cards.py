@@ -157,13 +157,10 @@ def _figure(picture: Picture, frame: Frame, kind: str, group: Group) -> Iterator
     yield f'<figure data-doubt="{picture.doubt}" data-kind="{kind}">'
     label = escape(f"Open: {picture.because}")
     yield f'<button type="button" class="open" aria-label="{label}">'
-    if frame.before is not None:
+    for name, jpeg in frame.views:
         yield "<span>"
-        yield from _svg(picture, frame.before, group)
-        yield "<em>before</em></span>"
-    yield "<span>"
-    yield from _svg(picture, frame.after, group)
-    yield "<em>after</em></span>" if frame.before is not None else "</span>"
+        yield from _svg(picture, jpeg, group)
+        yield f"<em>{name}</em></span>" if len(frame.views) > 1 else "</span>"
     yield f"</button><figcaption>{_caption(picture, frame)}</figcaption></figure>"
 
 

@@ -1,7 +1,7 @@
 """The frames that stand for pictures, as JPEG: of the dataset, and of the sources."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Any, Final
 
@@ -16,6 +16,8 @@ from dicomdask.report.sources import Sources
 
 LONGEST: Final = 1024
 """Pixels of the longer side of a picture: text of usual size can still be read."""
+APART: Final = 4 / 255
+"""Views that differ less on average show the same."""
 N_PICTURES: Final = 400
 PAGE_BYTES: Final = 32 << 20
 """How many pictures, and how many bytes of JPEG, a page holds at most."""
@@ -26,16 +28,15 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame to show; `before` is that of the source, if it was wanted and found."""
+    """One frame to show: what each view of it is called, and its JPEG."""
 
-    after: bytes
-    before: bytes | None
     number: int
+    views: tuple[tuple[str, bytes], ...]
 
     @property
     def nbytes(self) -> int:
-        """Return how many bytes its pictures have."""
-        return len(self.after) + len(self.before or b"")
+        """Return how many bytes its views have."""
+        return sum(len(jpeg) for _, jpeg in self.views)
 
 
 def in_turn(groups: Sequence[Group]) -> Iterator[Picture]:
@@ -71,10 +72,11 @@ def read_frames(
     names = {str(row["source_key"]) for _, row in rows} if sources else set()
     urls = sources.urls(names) if sources else {}
     for picture, row in rows:
+        views = _after(dataset, picture, row)
         url = urls.get(str(row["source_key"]))
-        frame = _read_frame(dataset, picture, row)
         if sources is not None and url is not None:
-            frame = replace(frame, before=_before(dataset, picture, row, sources, url))
+            views = [*_before(dataset, picture, row, sources, url), *views]
+        frame = Frame(int(row["frame_number"]), tuple(views))
         left -= frame.nbytes
         if left < 0:
             break
@@ -90,6 +92,7 @@ def _row_of(dataset: Dataset, picture: Picture) -> Row:
     if picture.shown is not None:
         return _row(frames, places.index(picture.shown))
     free = [n for n, place in enumerate(places) if place not in picture.others]
+    free = free or [0]  # the tiles of a mosaic share the number of their frame
     return _row(frames, free[len(free) // 2])
 
 
@@ -105,23 +108,36 @@ def _axes(dataset: Dataset, picture: Picture, row: Row) -> dict[str, int]:
     return {axis: int(row[axis]) for axis in ("t", "z") if axis in dimensions}
 
 
-def _read_frame(dataset: Dataset, picture: Picture, row: Row) -> Frame:
-    axes = _axes(dataset, picture, row)
-    volume_id = picture.volume.volume_id
+def _after(dataset: Dataset, picture: Picture, row: Row) -> list[tuple[str, bytes]]:
+    """Return a frame as it is displayed and, where that shows less, from end to end.
+
+    A window makes all alike that lies beyond it, text as well.
+    """
+    volume_id, axes = picture.volume.volume_id, _axes(dataset, picture, row)
     shown = dataset.read(volume_id, **axes, values="display")
-    return Frame(_jpeg(shown), None, int(row["frame_number"]))
+    views = [("after", _jpeg(shown))]
+    values = dataset.read(volume_id, **axes, values="modality")
+    finite = values[np.isfinite(values)]
+    if shown.ndim == 2 and finite.size:
+        low, high = float(finite.min()), float(finite.max())
+        window = ((low + high + 1) / 2, high - low + 1)  # PS3.3 C.11.2.1.2.1
+        whole = dataset.read(volume_id, **axes, values="display", window=window)
+        if np.abs(whole - shown).mean() >= APART:
+            views.append(("after, from darkest to brightest", _jpeg(whole)))
+    return views
 
 
 def _before(
     dataset: Dataset, picture: Picture, row: Row, sources: Sources, url: str
-) -> bytes | None:
+) -> list[tuple[str, bytes]]:
     stored = sources.frame(url, int(row["frame_number"]) - 1)
     if stored is None or not pd.isna(row["tile"]):
-        return None
+        return []
     if stored.ndim == 3:  # colour: samples are last there, and first here
         stored = np.moveaxis(stored, -1, 0)
     volume_id, axes = picture.volume.volume_id, _axes(dataset, picture, row)
-    return _jpeg(dataset.convert(volume_id, stored, values="display", **axes))
+    shown = dataset.convert(volume_id, stored, values="display", **axes)
+    return [("before", _jpeg(shown))]
 
 
 def _jpeg(shown: Array) -> bytes:

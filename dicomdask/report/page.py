@@ -149,7 +149,8 @@ was not sure, where a box is large or lies within an ultrasound region, and wher
 nothing was found though most pictures of the same device have text.</li>
 <li>Open a picture. Is there text outside of the boxes? Drag a box over it. Is a box of
 the detector over something that is no text? Click it: its line is dotted then.
-Brightness shows what is dark; the arrow keys go on.</li>
+Brightness shows what is dark, and where the window of an image hides much, there is a
+view from its darkest to its brightest pixel; the arrow keys go on.</li>
 <li>The rule of the device changes with it. Without a script, change it by hand: what is
 no text goes from <code>blank</code> to <code>keep</code>, and what was missed into
 <code>blank</code>, as top, left, bottom, right.</li>
