@@ -123,7 +123,7 @@ def _after(dataset: Dataset, picture: Picture, row: Row) -> list[tuple[str, byte
         window = ((low + high + 1) / 2, high - low + 1)  # PS3.3 C.11.2.1.2.1
         whole = dataset.read(volume_id, **axes, values="display", window=window)
         if np.abs(whole - shown).mean() >= APART:
-            views.append(("after, from darkest to brightest", _jpeg(whole)))
+            views.append(("after, full range", _jpeg(whole)))
     return views
 
 
