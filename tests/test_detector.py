@@ -134,6 +134,7 @@ def test_what_is_late_is_rejected():
     with pytest.raises(InputError) as caught:
         detector.find_text(image, deadline_s=0.01)
     assert caught.value.code == "unclean-pixels"
+    assert "TimeoutError" in caught.value.reason
     assert detector.find_text(image)  # the next look has all its time
 
 

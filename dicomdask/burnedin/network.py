@@ -64,6 +64,10 @@ def find(image: Array, *, model: Path, deadline_s: float) -> Found:
         enlarged = min(max(1.0, _ENLARGED / max(image.shape)), _MOST_ENLARGED)
         found = _look(_evened(image), image, enlarged, (session, options))
         return _outermost(found + _look(image, image, _COARSE, (session, options)))
+    except Exception:
+        if options.terminate:
+            raise TimeoutError from None
+        raise
     finally:
         timer.cancel()
 
