@@ -14,6 +14,7 @@ FLOORS = {
         "address",
         "batch",
         "burnedin",
+        "faces",
         "geometry",
         "header",
         "layout",
@@ -58,6 +59,7 @@ HOMES = {
     "imagecodecs": {"pixels/codecs", "pixels/blanks/recode", "pixels/thumbnail"},
     "jpeg_ls": {"pixels/codecs", "pixels/blanks/recode"},
     "onnxruntime": {"burnedin/network"},
+    "scipy": {"faces/needed"},
     "cv2": {"burnedin/network"},
 }
 HOLD_IDENTIFIED = {"header", "deid", "pixels", "burnedin", "labels", "tasks", "cli"}

@@ -5,5 +5,5 @@ modules of PS3.3 with their types, both written by `dicomdask.standard.build`;
 `safe_private.csv` is table E.3.10-1. `retain.toml` names the technical attributes
 outside the table that stay; `terms.toml` holds the vocabularies that text has to be in,
 and `words.toml` the words that a cleaned description keeps. Only `dicomdask.policy`
-reads them.
+reads them; `regions.toml` has the words that `dicomdask.faces` tells heads by.
 """
