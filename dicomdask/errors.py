@@ -69,6 +69,9 @@ CODES: Final[dict[str, str]] = {
     "source-changed": "The file changed or vanished after it was indexed; run again.",
     "series-incomplete": "Sources of slices that are already stored are gone, so the "
     "series was left as it is; bring them back, then run again.",
+    "unclean-faces": "The volume may show a face, and no head was found in it with "
+    "confidence, so no face could be removed and nothing was kept of it; leave out the "
+    "volume, or --option clean-faces.",
     # commit
     "series-elsewhere": "Another work directory stored other slices of this series; "
     "index all of its sources in one run.",

@@ -24,6 +24,8 @@ Look = Literal["none", "not-needed", "trusted", "person", "detector"]
 """Who looked for text in the pixels of an instance: nobody, since no policy wants it;
 nobody, since the policy's rules or the user's trust let it pass; a person, as a rule
 for the device says; or a detector."""
+Faces = Literal["none", "possible", "cleaned"]
+"""Whether a volume may show a face; `cleaned`: it did, and the face is gone."""
 Irregular = Literal["split", "pad", "reject"]
 
 

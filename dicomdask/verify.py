@@ -234,6 +234,11 @@ def _compare(
 ) -> tuple[int, int]:
     """Compare frames with their sources; return how many were, and how many not."""
     paths = {(row["volume_id"], row["revision"]): row["path"] for row in volumes}
+    faceless = {
+        (row["volume_id"], row["revision"])
+        for row in volumes
+        if row.get("faces") == "cleaned"
+    }
     compared = unavailable = 0
     frames_of = lru_cache(maxsize=1)(_reference)  # of a long file, not each time anew
     with quiet():
@@ -256,7 +261,10 @@ def _compare(
                 unavailable += 1
                 continue
             compared += 1
-            problems += _difference(where, stored, source, row, boxes, frames_of)
+            is_faceless = names[:2] in faceless
+            problems += _difference(
+                *(where, stored, source, row, boxes, frames_of), is_faceless=is_faceless
+            )
     return compared, unavailable
 
 
@@ -289,6 +297,8 @@ def _difference(
     row: Row,
     boxes: Sequence[Row],
     frames_of: Callable[[str], np.ndarray[Any, np.dtype[Any]]],
+    *,
+    is_faceless: bool,
 ) -> Iterator[str]:
     try:
         wanted = guard(lambda: frames_of(source)[row["frame_number"] - 1])
@@ -303,11 +313,24 @@ def _difference(
         down, right = divmod(row["tile"] - 1, wanted.shape[1] // width)
         place = slice(down * height, None), slice(right * width, None)
         wanted, inside = (plane[place][:height, :width] for plane in (wanted, inside))
+    if is_faceless and wanted.shape == stored.shape:
+        inside = inside | _face(wanted, stored)
     native = wanted.dtype.newbyteorder("=")  # big endian sources are stored native
     if native != stored.dtype or not np.array_equal(
         wanted[..., ~inside], stored[..., ~inside]
     ):
         yield f"{where}: voxels differ from the source"
+
+
+def _face(wanted: Array, stored: Array) -> Array:
+    """Return where a face was removed: what differs and is all of one darkest value."""
+    gone = wanted != stored
+    values = stored[gone]
+    if not len(values) or gone.all() or (values != values[0]).any():
+        return np.zeros(stored.shape, bool)
+    rest = stored[~gone]
+    is_blank = values[0] in {np.fmin.reduce(rest), np.fmax.reduce(rest)}
+    return gone if is_blank else np.zeros(stored.shape, bool)
 
 
 def _not_blank(where: str, stored: Array, boxes: Sequence[Row]) -> Iterator[str]:

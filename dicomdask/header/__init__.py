@@ -1,5 +1,6 @@
 """From the bytes of a file to an `Instance`, or to a whole data set."""
 
+from dicomdask.header.body import body_texts
 from dicomdask.header.read import (
     MAX_INFLATED_BYTES,
     frame_times,
@@ -11,6 +12,7 @@ from dicomdask.header.read import (
 
 __all__ = [
     "MAX_INFLATED_BYTES",
+    "body_texts",
     "frame_times",
     "read_dataset",
     "read_instance",

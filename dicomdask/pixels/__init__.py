@@ -3,7 +3,7 @@
 Nothing damaged becomes pixels, and colour is held as RGB.
 """
 
-from dicomdask.pixels.blanks import Blanked, blank, blank_frames
+from dicomdask.pixels.blanks import Blanked, blank, blank_frames, blank_mask
 from dicomdask.pixels.check import (
     check_pixels,
     decoded_bytes,
@@ -24,6 +24,7 @@ __all__ = [
     "FrameDecoder",
     "blank",
     "blank_frames",
+    "blank_mask",
     "check_pixels",
     "cut_tile",
     "decode_frame",

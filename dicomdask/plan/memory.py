@@ -69,6 +69,9 @@ in three contrasts, in colour."""
 PLANNED_FRAME_BYTES, PLANNED_VOLUME_BYTES = 2500, 8000
 """What a part of the plan takes while it is read, by its frames and its volumes."""
 
+FACE_BYTES: Final = 640 << 20
+"""What finding a face takes: scipy, and distances on a coarse grid of the volume."""
+
 INSTANCE_BYTES: Final = 8000
 """What an instance takes while it is indexed or planned."""
 
@@ -155,11 +158,15 @@ def largest_task_bytes(part: Plan) -> int:
     return max(found, default=0)
 
 
-def held_bytes(part: Plan) -> int:
-    """Return what a part of the plan takes on a worker, which reads it as a whole."""
+def held_bytes(part: Plan, *, cleans_faces: bool = False) -> int:
+    """Return what a part of the plan takes on a worker, which reads it as a whole.
+
+    What finding faces takes as well, where the policy cleans them.
+    """
     frames = sum(len(volume.frames) for volume in part.volumes) + len(part.outcomes)
     volumes = len(part.volumes)
-    return frames * PLANNED_FRAME_BYTES + volumes * PLANNED_VOLUME_BYTES
+    found = FACE_BYTES if cleans_faces else 0
+    return frames * PLANNED_FRAME_BYTES + volumes * PLANNED_VOLUME_BYTES + found
 
 
 def inflated_bytes(what: PlannedVolume | Instance) -> int:

@@ -25,6 +25,7 @@ from dicomdask.policy.decide import (
 from dicomdask.policy.files import FileRule, parse_policy
 from dicomdask.policy.options import (
     BASIC_CODE,
+    FACES,
     OPTION_CODES,
     PIXELS,
     POLICIES,
@@ -79,6 +80,11 @@ class Policy:
     def cleans_pixels(self) -> bool:
         """Whether a detector looks for text in pixels (Clean Pixel Data Option)."""
         return PIXELS in self.options
+
+    @property
+    def cleans_faces(self) -> bool:
+        """Whether faces are removed (Clean Recognizable Visual Features Option)."""
+        return FACES in self.options
 
     @property
     def looks(self) -> LookRules:

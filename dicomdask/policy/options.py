@@ -17,11 +17,13 @@ DESCRIPTORS: Final = "clean-descriptors"
 STRUCTURED: Final = "clean-structured-content"
 GRAPHICS: Final = "clean-graphics"
 PIXELS: Final = "clean-pixels"
+FACES: Final = "clean-faces"
 
 _LONGITUDINAL: Final = "Retain Longitudinal Temporal Information"
 OPTION_CODES: Final = MappingProxyType(
     {
         PIXELS: ("113101", "Clean Pixel Data Option"),
+        FACES: ("113102", "Clean Recognizable Visual Features Option"),
         GRAPHICS: ("113103", "Clean Graphics Option"),
         STRUCTURED: ("113104", "Clean Structured Content Option"),
         DESCRIPTORS: ("113105", "Clean Descriptors Option"),

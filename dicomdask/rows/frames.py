@@ -1,7 +1,7 @@
 """The frames of one shard after they were decoded, de-identified."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ class EncodedInstance:
     """What is known of one instance after its frames were decoded, de-identified.
 
     `text_look` says who looked for text in its pixels, `redactions` what was blanked in
-    the frames that were decoded together.
+    the frames that were decoded together. `region` is what part of the body its header
+    speaks of: see `faces.region_of`.
     """
 
     source_key: str
@@ -31,6 +32,7 @@ class EncodedInstance:
     device_key: str | None
     text_look: str = "none"
     redactions: tuple[Redaction, ...] = ()
+    region: str = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,16 @@ class Frames:
         self._varying |= other.keys()
         self._held.append((replace(instance, header=_NONE), text))
 
+    def say(self, tag: str, element: Mapping[str, Any]) -> None:
+        """Set an element in the headers of all instances."""
+        self._first = {**self._first, tag: element}
+        self._varying.discard(tag)
+        told = ((one, json.loads(text)) for one, text in self._held)
+        self._held = [
+            (one, json.dumps({t: e for t, e in own.items() if t != tag}))
+            for one, own in told
+        ]
+
     @property
     def constant(self) -> dict[str, Any]:
         """Return the elements that all headers share, value and all."""
@@ -122,6 +134,11 @@ class Frames:
     def only_of_instances(self, name: str) -> Any:
         """Return the value of a field that all instances share, or None."""
         return only({getattr(one, name) for one, _ in self._held})
+
+    @property
+    def regions(self) -> set[str]:
+        """Return what parts of the body the headers speak of."""
+        return {one.region for one, _ in self._held}
 
     def redactions(self) -> Iterator[tuple[str, Redaction]]:
         """Yield what was blanked, each region once, with the key of its source."""

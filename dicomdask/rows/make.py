@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dicomdask import tables
-from dicomdask.model import Box, PlannedVolume
+from dicomdask.model import Box, Faces, PlannedVolume
 from dicomdask.rows.frames import (
     FRAME_TEXTS,
     LONG_TEXTS,
@@ -37,6 +37,7 @@ def part_of(
     zarr_json: str,
     shard_bytes: int,
     intensities: Distribution | None = None,
+    faces: Faces | None = None,
 ) -> Row:
     """Return the part that one task hands to the commit; see `tables.PART`.
 
@@ -44,6 +45,8 @@ def part_of(
     ----------
     intensities
         The modality values, where `statistics` do not tell them: slopes vary.
+    faces
+        Whether a face may be seen.
     """
     constant = frames.constant
     names = {
@@ -52,7 +55,8 @@ def part_of(
         "series_key": volume.series_key,
     }
     return {
-        "volume": _volume_row(volume, frames, constant, zarr_json, shard_bytes),
+        "volume": _volume_row(volume, frames, constant, zarr_json, shard_bytes)
+        | {"faces": faces},
         "frames": [names | row for row in _frame_rows(volume, frames)],
         "instances": [
             names | _instance_row(one, constant) for one in frames.instances()

@@ -35,6 +35,7 @@ def merge_parts(parts: Sequence[Row]) -> Row:
     for name in tables.VOLUME_ATTRIBUTES:
         first, *others = (row[name] for row in rows)
         volume[name] = first if all(other == first for other in others) else None
+    volume["faces"] = _faces({row.get("faces") for row in rows})
     counted = [_statistics(part) for part in parts]
     volume["statistics"] = reduce(merge, counted).summary()
     instances: dict[str, Row] = {}  # one may have frames in several shards
@@ -58,6 +59,11 @@ def merge_parts(parts: Sequence[Row]) -> Row:
         "redactions": redactions,
         "fingerprint": _fingerprint_row(volume, _intensities(parts, counted)),
     }
+
+
+def _faces(told: set[str | None]) -> str | None:
+    """Return what is told of a volume: that which warns most of its shards."""
+    return next((one for one in ("possible", "cleaned", "none") if one in told), None)
 
 
 def _merge_redactions(parts: Sequence[Row]) -> list[Row]:

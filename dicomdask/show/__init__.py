@@ -12,6 +12,7 @@ from dicomdask.errors import CODES
 from dicomdask.policy import OPTION_CODES, Policy, describe
 from dicomdask.runlog import Progress, StageUse
 from dicomdask.sheets import Join, Ranges, n_rows
+from dicomdask.show.faces import faces_lines
 from dicomdask.tasks.removal import Forgot, Found
 from dicomdask.tasks.vacuum import Vacuumed
 from dicomdask.verify import Report
@@ -122,6 +123,7 @@ def info_text(commit: Commit, store: str) -> str:
         f"policy {policy}, key {commit.key_fingerprint}",
         "",
         *modality_lines(commit.statistics),
+        *faces_lines(commit.statistics),
         "",
         *code_lines(commit),
     ]

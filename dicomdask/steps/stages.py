@@ -27,6 +27,7 @@ from dicomdask.tasks.planned import (
     sort_verdicts,
     write_planned,
 )
+from dicomdask.tasks.policies import named_policy
 from dicomdask.work import Job, Work
 
 LOGGER: Final = logging.getLogger("dicomdask")
@@ -349,11 +350,12 @@ def _open_tasks(
     """Return the tasks without receipt in some parts of the plan, in its order."""
     work = session.work
     done = work.done_tasks()
+    cleans_faces = named_policy(work.require_job()).cleans_faces
     found: list[_OpenTask] = []
     position = 0
     for name in names:
         part = work.read_plan(name)
-        held = plan.held_bytes(part)
+        held = plan.held_bytes(part, cleans_faces=cleans_faces)
         for number, (volume, task) in enumerate(plan_tasks(part)):
             inside = task_range is None or task_range[0] <= position < task_range[1]
             position += 1

@@ -89,7 +89,7 @@ def policy_of(settings: Settings) -> Policy:
     PolicyError
         If there is none, or it cannot be used.
     OptionError
-        If it wants a look for text in pixels, and nothing that looks is installed.
+        If it wants text or faces found in pixels, and what finds them is missing.
     """
     found = with_policy(settings)
     policy = load_policy(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
@@ -62,6 +63,7 @@ REPEATING: Final[dict[str, tuple[str, ...]]] = {"volumes": ("zarr_json",)}
 
 SUMS: Final = ("n_frames", "raw_bytes", "stored_bytes")
 """The columns of volumes of which a summary holds sums."""
+FACES: Final = "faces"
 COUNTED: Final[dict[str, tuple[str, ...]]] = {
     "inputs": ("outcome", "code"),
     "instances": ("text_look",),
@@ -192,13 +194,27 @@ def summarize(name: str, table: pa.Table) -> Summary:
     groups = pc.fill_null(table["Modality"], "unknown")
     found = table.select(SUMS).append_column("group", groups).group_by("group")
     sums = found.aggregate([([], "count_all"), *((one, "sum") for one in SUMS)])
+    seen = _faces(table, groups)
     return {
         row["group"]: {
             "volumes": row["count_all"],
             **{one: row[f"{one}_sum"] or 0 for one in SUMS},
+            **seen.get(row["group"], {}),
         }
         for row in sorted(sums.to_pylist(), key=lambda row: str(row["group"]))
     }
+
+
+def _faces(table: pa.Table, groups: pa.ChunkedArray) -> dict[str, dict[str, int]]:
+    """Return how many volumes of each group may show a face, or had it removed."""
+    found: dict[str, dict[str, int]] = {}
+    if FACES not in table.column_names:  # of an earlier version
+        return found
+    pairs = zip(groups.to_pylist(), table[FACES].to_pylist(), strict=True)
+    for (group, told), count in sorted(Counter(pairs).items(), key=str):
+        if told in {"possible", "cleaned"}:
+            found.setdefault(group, {})[f"{FACES}_{told}"] = count
+    return found
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

@@ -121,6 +121,7 @@ VOLUMES: Final = pa.schema(
         "device_key": pa.string(),
         "text_look": pa.string(),
         "n_redactions": pa.int64(),
+        "faces": pa.string(),
         **VOLUME_ATTRIBUTES,
     }
 )

@@ -1,20 +1,34 @@
 """From the bytes of a portion to planes: parsed, decoded, and cut as a volume's."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from pydicom.dataset import FileDataset
 
-from dicomdask import header, pixels, plan
+from dicomdask import header, pixels, plan, rows
 from dicomdask.errors import InputError
-from dicomdask.model import Instance, PlannedVolume, SourceFile
+from dicomdask.model import Instance, PlannedFrame, PlannedVolume, SourceFile, Task
 from dicomdask.tasks.sources import Portion
 
 Plane = np.ndarray[Any, np.dtype[Any]]
 Numbered = tuple[int, Plane]
 """The number of a frame, from 0, and the frame: of a mosaic with all of its tiles."""
+Known = tuple[rows.EncodedInstance, list[rows.EncodedFrame]]
+Decoded = tuple[list[Plane], Known]
+Reader = Callable[[Portion, bytes, PlannedVolume], Decoded]
+"""What returns the planes of a portion and what is known of them."""
+
+
+def place(
+    volume: PlannedVolume, task: Task, frame: PlannedFrame
+) -> tuple[int | slice, ...]:
+    """Return the index of a frame within its shard."""
+    index: list[int | slice] = [slice(None)] * len(volume.shape)
+    for axis, number in zip(volume.frame_axes, frame.index, strict=True):
+        index[axis] = number - task.corner[axis] * volume.layout.shards[axis]
+    return tuple(index)
 
 
 def parse(portion: Portion, data: bytes, volume: PlannedVolume) -> FileDataset:

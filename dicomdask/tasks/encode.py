@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Final
@@ -14,6 +13,7 @@ from dicomdask import (
     arrays,
     burnedin,
     deid,
+    faces,
     header,
     pixels,
     plan,
@@ -24,12 +24,22 @@ from dicomdask import (
 )
 from dicomdask.errors import InputError
 from dicomdask.limits import HEADER_TEXT_BYTES
-from dicomdask.model import PlannedFrame, PlannedVolume, Receipt, Task, Verdict
+from dicomdask.model import Faces, PlannedVolume, Receipt, Task, Verdict
 from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.attempts import Attempts
 from dicomdask.tasks.barrier import guard, kind_of, quiet
-from dicomdask.tasks.decode import Plane, decode, fit, parse, read_header
+from dicomdask.tasks.decode import (
+    Decoded,
+    Plane,
+    Reader,
+    decode,
+    fit,
+    parse,
+    place,
+    read_header,
+)
+from dicomdask.tasks.faces import clean_faces, whole_volume
 from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.looks import Looked, look_at
 from dicomdask.tasks.measure import Counts, measured
@@ -117,7 +127,7 @@ def plan_tasks(part: plan.Plan) -> list[tuple[PlannedVolume, Task]]:
 
 
 def encode_task(
-    volume: PlannedVolume, task: Task, context: Context, *, read: "Reader"
+    volume: PlannedVolume, task: Task, context: Context, *, read: Reader
 ) -> Receipt | list[Verdict]:
     """Write one shard, its rows and, last, its receipt; or say which are unfit.
 
@@ -149,10 +159,11 @@ class _Written:
     statistics: Statistics
     intensities: Distribution | None
     frames: rows.Frames
+    faces: Faces
 
 
 def _write_shard(
-    volume: PlannedVolume, task: Task, context: Context, read: "Reader"
+    volume: PlannedVolume, task: Task, context: Context, read: Reader
 ) -> _Written | list[Verdict]:
     """Write the pixels of one shard, and hold none of them any more.
 
@@ -167,7 +178,7 @@ def _write_shard(
             for batch in portion.batches():
                 decoded, found = read(replace(portion, frames=batch), data, volume)
                 for planned, plane in zip(batch, decoded, strict=True):
-                    array[_place(volume, task, planned)] = plane
+                    array[place(volume, task, planned)] = plane
                 frames.add(*found)
                 del decoded
         except InputError as error:
@@ -175,9 +186,18 @@ def _write_shard(
             verdicts.append(make_verdict(portion.file, "encode", *told))
         data = b""
         if frames.text_bytes > HEADER_TEXT_BYTES:
-            return _too_long(volume)
+            return whole_volume(volume, InputError("too-large", LONG_HEADERS))
     if verdicts:
         return verdicts
+    try:
+        seen = clean_faces(
+            *(volume, task, array, frames),
+            policy=context.policy,
+            key=context.key,
+            read=read,
+        )
+    except InputError as error:
+        return whole_volume(volume, error)
     n_filled = array.size - len(frames) * int(np.prod(volume.frame_shape))
     counted = statistics(array, volume.padding).without(volume.fill_value, n_filled)
     spread = _intensities(volume, task, array, frames)
@@ -188,11 +208,11 @@ def _write_shard(
     key = shards.shard_key(task.corner)
     with storage.room_at(context.store):
         storage.write(storage.join(context.store, volume.path, "0", key), data)
-    return _Written(len(data), raw_bytes, counted, spread, frames)
+    return _Written(len(data), raw_bytes, counted, spread, frames, seen)
 
 
 def _intensities(
-    volume: PlannedVolume, task: Task, array: "Plane", frames: rows.Frames
+    volume: PlannedVolume, task: Task, array: Plane, frames: rows.Frames
 ) -> Distribution | None:
     """Return the modality values of a shard; None where all frames share a scale.
 
@@ -205,7 +225,7 @@ def _intensities(
     for frame, _ in frames:
         slope, intercept, lut = (getattr(frame.meaning, name) for name in scales)
         transform = Transform.of(slope or 0, intercept or 0, lut)
-        plane = array[_place(volume, task, frame.planned)]
+        plane = array[place(volume, task, frame.planned)]
         counted = statistics(plane, volume.padding)
         found = pool([found, transform.distribution(counted)])
     return found
@@ -222,28 +242,6 @@ def _region(volume: PlannedVolume, task: Task) -> tuple[int, ...]:
             task.corner, volume.layout.shards, volume.shape, strict=True
         )
     )
-
-
-def _place(
-    volume: PlannedVolume, task: Task, frame: PlannedFrame
-) -> tuple[int | slice, ...]:
-    """Return the index of a frame within its shard."""
-    place: list[int | slice] = [slice(None)] * len(volume.shape)
-    for axis, index in zip(volume.frame_axes, frame.index, strict=True):
-        place[axis] = index - task.corner[axis] * volume.layout.shards[axis]
-    return tuple(place)
-
-
-def _too_long(volume: PlannedVolume) -> list[Verdict]:
-    files = {frame.url: frame for frame in volume.frames}
-    return [
-        make_verdict(one, "encode", "too-large", LONG_HEADERS) for one in files.values()
-    ]
-
-
-Known = tuple[rows.EncodedInstance, list[rows.EncodedFrame]]
-Decoded = tuple[list[Plane], Known]
-Reader = Callable[[Portion, bytes, PlannedVolume], Decoded]
 
 
 def _read_here(
@@ -293,6 +291,7 @@ def _read_frames(
         device_key=_keyed(dataset, DEVICE, context.key),
         text_look=looked.by,
         redactions=looked.redactions,
+        region=faces.region_of(header.body_texts(dataset)),
     )
     times = header.frame_times(dataset)
     frames = [
@@ -336,6 +335,7 @@ def _write_rows(
         zarr_json=zarr_json,
         shard_bytes=written.shard_bytes,
         intensities=written.intensities,
+        faces=written.faces,
     )
     if not any(task.corner):
         told = part["volume"]["units"], frames.first.header

@@ -12,7 +12,7 @@ from dicomdask.tasks.barrier import kind_of
 from dicomdask.tasks.forgotten import Forgotten, read_forgotten
 from dicomdask.tasks.index import make_outcome, stored_outcome
 from dicomdask.tasks.measure import Counts, measured
-from dicomdask.tasks.policies import job_policy
+from dicomdask.tasks.policies import job_policy, named_policy
 from dicomdask.tasks.resolve import newest_of, stored_sources
 from dicomdask.work import Job, Work
 
@@ -178,10 +178,12 @@ def prune(
     left = limit
     pruned: list[str] = []
     done = frozenset() if memory is None else work.done_tasks()
+    job = work.read_job()
+    cleans_faces = job is not None and named_policy(job).cleans_faces
     for name in sorted(names):
         part = work.read_plan(name)
         kept, dropped = list[PlannedVolume](), list[Outcome]()
-        held = plan.held_bytes(part)
+        held = plan.held_bytes(part, cleans_faces=cleans_faces)
         for volume in part.volumes:
             code = _reason_to_drop(volume, left, memory, held)
             if code == "too-large" and _is_done(volume, done, key):

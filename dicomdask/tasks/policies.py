@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from dicomdask import faces
 from dicomdask.burnedin import detector
 from dicomdask.policy import Policy, load_policy
 from dicomdask.work import Job
@@ -13,7 +14,7 @@ def job_policy(job: Job) -> Policy:
     Raises
     ------
     OptionError
-        If it wants a look for text in pixels, and nothing that looks is installed.
+        If it wants text or faces found in pixels, and what finds them is missing.
     """
     return seeing(named_policy(job))
 
@@ -35,8 +36,10 @@ def seeing(policy: Policy) -> Policy:
     Raises
     ------
     OptionError
-        If the detector is not installed: the message holds the command.
+        If what finds text or faces is not installed: the message holds the command.
     """
+    if policy.cleans_faces:
+        faces.require()
     if not policy.cleans_pixels:
         return policy
     detector.require()

@@ -33,7 +33,11 @@ def blank(frame: Array, boxes: Sequence[Box], photometric: str) -> Array:
     photometric
         The PhotometricInterpretation that the frame was stored in.
     """
-    inside = mask_of(frame.shape[:2], boxes)
+    return blank_mask(frame, mask_of(frame.shape[:2], boxes), photometric)
+
+
+def blank_mask(frame: Array, inside: Array, photometric: str) -> Array:
+    """Return a decoded frame with some of its pixels blank, as `blank` does it."""
     if not inside.any():
         return frame
     blanked = frame.copy()
