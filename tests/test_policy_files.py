@@ -154,6 +154,41 @@ def test_a_broken_file_is_refused_with_its_line_and_what_would_be_right(
     assert fix in str(caught.value)
 
 
+DEVICE = '[[pixels]]\nmanufacturer = "a"\nmodel = "b"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fix"),
+    [
+        (HEAD + DEVICE + 'model_name = "c"\n', "line 6", "manufacturer, model"),
+        (HEAD + DEVICE + "blank = [[1, 2, 1, 9]]\n", "line 6", "[top, left, bottom"),
+        (HEAD + DEVICE + "keep = [1, 2, 3, 4]\n", "line 6", "[top, left, bottom"),
+        (HEAD + DEVICE + "rows = 0\n", "line 6", "a number of pixels"),
+        (HEAD + DEVICE + "rows = true\n", "line 6", "a number of pixels"),
+        (HEAD + DEVICE + 'looked = "yes"\n', "line 6", "true or false"),
+        (HEAD + DEVICE + "looked = true\n", "line 3", "names rows, columns too"),
+        (HEAD + '[[pixels]]\nmodel = "("\n', "line 4", "does not compile"),
+        (HEAD + "[[pixels]]\nrows = 9\n", "line 3", "names manufacturer too"),
+        (HEAD + DEVICE + DEVICE + "modality = 3\n", "line 9", "is a text"),
+        (HEAD + "pixels = 3\n", "line 3", "under [[pixels]]"),
+        (HEAD + '[look]\nmodality = ["MR"]\n', "line 4", "use modalities"),
+        (HEAD + '[look]\nmodalities = "MR"\n', "line 4", "no list"),
+        (HEAD + "look = 3\n", "line 3", "lists below it"),
+    ],
+)
+def test_a_broken_rule_about_pixels_is_refused_as_well(text, line, fix):
+    with pytest.raises(PolicyError) as caught:
+        parse_policy(text)
+    assert line in str(caught.value)
+    assert fix in str(caught.value)
+
+
+def test_rules_about_pixels_change_the_digest():
+    texts = ["", DEVICE, DEVICE + "rows = 3\n", '[look]\nmodalities = ["CT"]\n']
+    digests = {load_policy("ours", text=HEAD + text).digest for text in texts}
+    assert len(digests) == len(texts)
+
+
 def test_the_digest_follows_the_file_but_not_its_comments():
     text = HEAD + rule(keyword="Rows", action="X")
     digests = {
