@@ -21,6 +21,7 @@ from dicomdask.model import Box, Settings, SourceFile
 from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.show import info_text
+from dicomdask.tasks import attempts
 from dicomdask.tasks.policies import seeing
 from dicomdask.verify import verify
 from dicomdask.work import Work
@@ -473,3 +474,21 @@ def test_a_look_is_in_the_bounds_of_memory() -> None:
     (by, less), (nobody, more) = needs
     assert (by, nobody) == ("not-needed", None)
     assert more - less > 300 << 20  # what was measured
+
+
+def test_a_process_apart_finds_the_same(tmp_path, monkeypatch) -> None:
+    one = ultrasound(drawn("DOE JANE"))
+    (tmp_path / "b").mkdir()
+    here = store_of(tmp_path, one, options=["clean-pixels"])
+    monkeypatch.setattr(attempts, "TRIES", 0)
+    monkeypatch.setattr(detector, "find_text", None)  # of this process
+    apart = store_of(
+        *(tmp_path / "b", one),
+        options=["clean-pixels"],
+        key_file=f"{tmp_path}/a.zarr.work/key",
+    )
+    found = [ds.redactions.drop(columns="source_key") for ds in (here, apart)]
+    assert str(found[0].to_dict("records")) == str(found[1].to_dict("records"))
+    assert len(found[0]) == 1
+    [volume] = here.volumes["volume_id"]
+    assert np.array_equal(here.read(volume), apart.read(volume))
