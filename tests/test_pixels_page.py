@@ -1,37 +1,19 @@
 """The page on text in pixels: its commands run, and what it says is so."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import dicomdask
 from dicomdask.report.frames import N_PICTURES, PAGE_BYTES
+from tests.pages import ROOT, commands, run_commands
 
-PAGE = Path(__file__).parent.parent / "examples/pixels.md"
-TEXT = PAGE.read_text()
-
-
-def commands() -> list[str]:
-    """Return the commands of the page; lines with > go on."""
-    found = re.findall(r"^ {4}\$ (.*(?:\n {4}> ?.*)*)$", TEXT, re.MULTILINE)
-    return [re.sub(r"\n {4}> ?", "\n", one) for one in found]
+PAGE = "pixels.md"
 
 
 def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
-    script = "\n".join(["set -e", *commands()])
-    script = script.replace("convert pile", "convert --scheduler synchronous pile")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    kept = {key: value for key, value in os.environ.items() if key[:9] != "DICOMDASK"}
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=kept | {"PATH": path, "PYTHONPATH": str(PAGE.parent.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    convert = "convert --scheduler synchronous pile"
+    found = [one.replace("convert pile", convert) for one in commands(PAGE)]
+    done = run_commands(found, tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert re.search(r" 3  burned-in-risk ", done.stdout)
@@ -67,4 +49,5 @@ def check_the_rule(folder: Path) -> None:
 
 def test_the_bounds_of_a_page_are_those_of_the_code() -> None:
     told = f"{N_PICTURES} and {PAGE_BYTES >> 20} MB in all"
-    assert told in " ".join(TEXT.split())
+    text = (ROOT / "examples" / PAGE).read_text()
+    assert told in " ".join(text.split())
