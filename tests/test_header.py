@@ -448,6 +448,22 @@ def test_deflate_bomb_in_the_header_is_refused_in_bounded_memory() -> None:
         tracemalloc.stop()
 
 
+def test_a_limit_counts_what_a_header_inflates_to() -> None:
+    ds = make_instance(transfer_syntax=DeflatedExplicitVRLittleEndian)
+    ds.private_block(0x0029, "NOISE", create=True).add_new(0x10, "OB", bytes(50_000))
+    data = to_bytes(ds)
+    source = SourceFile("a.dcm", len(data), "", "")
+    length = read(data).header_bytes
+    assert length > 10 * len(data)
+    for limit, code in ((length + 100, ""), (length - 100, "too-large")):
+        found = ""
+        try:
+            read_instance(io.BytesIO(data), source, limit=limit)
+        except InputError as error:
+            found = error.code
+        assert found == code
+
+
 def test_deflate_bomb_in_the_pixels_is_refused_in_bounded_memory() -> None:
     n = 64 << 20
     head = struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OW", 0, n)

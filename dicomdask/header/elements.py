@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import BinaryIO, Final, NamedTuple
 
 from dicomdask.errors import InputError
@@ -28,6 +28,7 @@ _LONG_VRS: Final = frozenset(
     )
 )
 _HEADS: Final = {"<": struct.Struct("<HH2sH"), ">": struct.Struct(">HH2sH")}
+_BARE_HEADS: Final = {"<": struct.Struct("<HHI"), ">": struct.Struct(">HHI")}
 _LENGTHS: Final = {"<": struct.Struct("<I"), ">": struct.Struct(">I")}
 
 
@@ -60,17 +61,17 @@ class Prefix:
 
     def __init__(self, file: BinaryIO, limit: int = MAX_HEADER_BYTES) -> None:
         self.data = bytearray()
-        self._limit = limit
+        self.limit = limit
         self._file = file
         self._read: Callable[[int], bytes] = file.read
 
     def reach(self, stop: int) -> bool:
         """Read up to `stop`; return whether the file is that long."""
-        if stop > self._limit:
-            size = f"{self._limit >> 20} MiB"
+        if stop > self.limit:
+            size = f"{self.limit >> 20} MiB"
             raise InputError("too-large", f"The header is larger than {size}.")
         while len(self.data) < stop:
-            ahead = min(max(_FIRST, stop * 3 // 2), self._limit)
+            ahead = min(max(_FIRST, stop * 3 // 2), self.limit)
             block = self._read(min(ahead - len(self.data), _LARGEST))
             if not block:
                 return False
@@ -115,16 +116,40 @@ def is_implicit(data: bytearray, position: int) -> bool:
     return not (vr.isalpha() and vr.isupper())
 
 
-def walk_elements(prefix: Prefix, position: int, syntax: Syntax) -> Iterator[Element]:
-    """Yield the elements of the top level; the value is read when the next one is."""
-    while prefix.reach(position + 8):
-        element = _element(prefix, position, syntax)
-        yield element
-        if element.length == UNDEFINED:
-            position = _skip(prefix, element.start, syntax)
+def walk_elements(
+    prefix: Prefix,
+    position: int,
+    syntax: Syntax,
+    wanted: Container[int] | None = None,
+) -> Iterator[Element]:
+    """Yield the elements of the top level; the value is read when the next one is.
+
+    Where tags are wanted, only elements of these are yielded. What most elements go
+    through is written out here: a call for each would take as long as all else.
+    """
+    data, limit = prefix.data, prefix.limit
+    heads = _BARE_HEADS if syntax.implicit else _HEADS
+    unpack = heads[syntax.endian].unpack_from
+    vr: bytes | None = None
+    while True:
+        start = position + 8
+        if (start > len(data) or start > limit) and not prefix.reach(start):
+            return
+        if syntax.implicit:
+            group, number, length = unpack(data, position)
         else:
-            position = element.start + element.length
-            prefix.need(position)
+            group, number, vr, length = unpack(data, position)
+            if vr in _LONG_VRS or not b"AA" <= vr <= b"ZZ":
+                _, vr, start, length = _element(prefix, position, syntax)
+        tag = group << 16 | number
+        if wanted is None or tag in wanted:
+            yield Element(tag, vr, start, length)
+        if length == UNDEFINED:
+            position = _skip(prefix, start, syntax)
+        else:
+            position = start + length
+            if position > len(data):
+                prefix.need(position)
 
 
 def _element(prefix: Prefix, position: int, syntax: Syntax) -> Element:

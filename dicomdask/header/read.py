@@ -58,6 +58,7 @@ _DEFLATED: Final = {
 }
 _WANTED: Final = frozenset(
     (
+        *_PIXELS,
         *(*TAGS.values(), _META_CLASS, _META_SYNTAX, CHARACTER_SET),
         *(_DIRECTORY, _MODALITY_LUT, _SPECTRUM, *groups.WANTED, *mosaic.WANTED),
         *nuclear.WANTED,
@@ -341,11 +342,10 @@ def _parse(header: Header, start: int) -> tuple[str, str | None, int]:
     header.endian = ">" if uid == BIG_ENDIAN else "<"
     syntax = Syntax(header.endian, is_implicit(prefix.data, start))
     header.syntax = syntax
-    for element in walk_elements(prefix, start, syntax):
+    for element in walk_elements(prefix, start, syntax, _WANTED):
         if element.tag in _PIXELS:
             return uid, _PIXELS[element.tag], element.start
-        if element.tag in _WANTED:
-            header.elements[element.tag] = element
+        header.elements[element.tag] = element
     return uid, None, len(prefix.data)
 
 

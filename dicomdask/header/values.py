@@ -95,7 +95,8 @@ class Header:
 
     def whole_text(self, tag: int) -> str | None:
         """Return a text, with all its values; `None` where it is empty."""
-        return self._decode(self.raw(tag) or b"").strip(" \0") or None
+        raw = self.raw(tag)
+        return (self._decode(raw).strip(" \0") or None) if raw else None
 
     def texts(self, tag: int) -> tuple[str, ...]:
         """Return the values of a text."""
