@@ -14,7 +14,7 @@ from dicomdask.show import info_text
 from dicomdask.verify import verify
 from dicomdask.work import Work
 from tests import heads
-from tests.builders import make_series, write_series
+from tests.builders import make_instance, make_series, write_series
 
 CLEAN = {"options": ["clean-faces"]}
 SMALL = {"spacing": (6.0, 3.0, 3.0)}
@@ -146,3 +146,19 @@ def test_without_scipy_the_option_is_refused_by_name(stored, monkeypatch):
 def test_policy_none_has_no_options(stored):
     with pytest.raises(OptionError, match="clean-faces"):
         stored(make_series(1), policy="none", **CLEAN)
+
+
+def test_deidentify_refuses_what_may_be_of_a_head(tmp_path, key_file):
+    bodies = {"BodyPartExamined": "HEAD"}, {}, {"BodyPartExamined": "KNEE"}
+    made = [
+        make_instance(series=n, instance=n, **body) for n, body in enumerate(bodies, 1)
+    ]
+    write_series(tmp_path / "in", made)
+    found = dicomdask.deidentify(
+        str(tmp_path / "in"),
+        str(tmp_path / "out"),
+        key_file=str(key_file),
+        scheduler="synchronous",
+        **CLEAN,
+    )
+    assert found.codes == {"stored": 1, "unclean-faces": 2}
