@@ -248,7 +248,7 @@ def test_the_statement_names_what_is_applied():
     text = run("--statement", "--option", "clean-descriptors").stdout
     for value, meaning in load_policy("research", options=["clean-descriptors"]).codes:
         assert f"| {value} | {meaning} |" in text
-    assert "Options not in force: clean-graphics" in text
+    assert "Options not in force: clean-faces, clean-graphics" in text
     assert "text are not passed: the instance is rejected" in text
     text = run("--statement", "--option", "clean-pixels").stdout
     assert "text are looked at in every frame, and blanked" in text
