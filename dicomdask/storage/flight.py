@@ -212,7 +212,7 @@ class _Flight:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._done: SimpleQueue[tuple[_Ask, Answer]] = SimpleQueue()
-        self._tasks: set[asyncio.Task[bytes]] = set()  # for the loop's thread alone
+        self._tasks: set[asyncio.Task[None]] = set()  # for the loop's thread alone
 
     def send(self, asks: Sequence[_Ask]) -> None:
         self._loop.call_soon_threadsafe(self._begin, asks)
@@ -225,17 +225,22 @@ class _Flight:
 
     def _begin(self, asks: Sequence[_Ask]) -> None:
         for ask in asks:
-            task = self._loop.create_task(ask.start())
+            task = self._loop.create_task(self._answer(ask))
             self._tasks.add(task)
-            task.add_done_callback(partial(self._finish, ask))
+            task.add_done_callback(self._forget)
 
-    def _finish(self, ask: _Ask, task: asyncio.Task[bytes]) -> None:
+    async def _answer(self, ask: _Ask) -> None:
+        """Hand the answer over at once: a callback waits for the loop's next turn."""
+        try:
+            self._done.put((ask, await ask.start()))
+        except BaseException as error:
+            self._done.put((ask, error))
+            raise
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled():
-            self._done.put((ask, asyncio.CancelledError()))
-            return
-        error = task.exception()
-        self._done.put((ask, task.result() if error is None else error))
+        if not task.cancelled():
+            task.exception()  # else it is logged that nobody asked for it
 
     def _cancel(self) -> None:
         for task in self._tasks:
