@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from dicomdask.policy import OPTION_CODES, POLICIES, describe, load_policy
-from dicomdask.show import ACTIONS
+from dicomdask.show.policies import ACTIONS
 from tests.pages import ROOT, commands, run_commands
 
 TEXT = (ROOT / "examples/deidentify.md").read_text()

@@ -251,7 +251,7 @@ def test_the_statement_names_what_is_applied():
     assert "Options not in force: clean-faces, clean-graphics" in text
     assert "text are not passed: the instance is rejected" in text
     text = run("--statement", "--option", "clean-pixels").stdout
-    assert "text are looked at in every frame, and blanked" in text
+    assert "text are looked at, of many frames what is new in each, and blanked" in text
     assert "of 0 rules for devices" in text
 
 

@@ -6,7 +6,6 @@ from typing import Any, TextIO
 import click
 
 import dicomdask
-from dicomdask import show
 from dicomdask.cli.options import common_options, json_option, store_argument
 from dicomdask.cli.output import (
     EXIT_DONE,
@@ -14,6 +13,7 @@ from dicomdask.cli.output import (
     print_document,
     reports_errors,
 )
+from dicomdask.show.removals import forget_text, vacuum_text
 
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Say what would go, and delete nothing."
@@ -37,7 +37,7 @@ dry_run_option = click.option(
 def vacuum(store: str, *, as_json: bool, **options: Any) -> int:
     """Delete what no recent commit names."""
     done = dicomdask.vacuum(store, **options)
-    print_document(asdict(done), show.vacuum_text(done), as_json=as_json)
+    print_document(asdict(done), vacuum_text(done), as_json=as_json)
     return EXIT_DONE
 
 
@@ -82,7 +82,7 @@ def forget(
     lines = patient_file.read().splitlines() if patient_file else []
     names = [*patients, *(line for line in lines if line.strip())]
     done = dicomdask.forget(store, names, **options)
-    text = show.forget_text(done, undo=options["undo"], dry_run=options["dry_run"])
+    text = forget_text(done, undo=options["undo"], dry_run=options["dry_run"])
     print_document(asdict(done), text, as_json=as_json)
     is_known = [one.was_forgotten or bool(one.matched) for one in done.patients]
     return EXIT_DONE if all(is_known) else EXIT_REJECTED

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from dicomdask import show, steps
+from dicomdask import steps
 from dicomdask.cli.options import (
     common_options,
     json_option,
@@ -12,6 +12,12 @@ from dicomdask.cli.options import (
     policy_option,
 )
 from dicomdask.cli.output import EXIT_DONE, print_document, reports_errors
+from dicomdask.show.policies import (
+    explained_text,
+    policy_document,
+    policy_text,
+    statement_text,
+)
 
 
 @click.group()
@@ -37,12 +43,12 @@ def show_policy(
 ) -> int:
     """Print the action for each attribute, or element of FILE; never a value."""
     chosen = steps.get_policy(policy, options)
-    document = show.policy_document(chosen)
+    document = policy_document(chosen)
     if file is not None:
         found = steps.explain_file(file, chosen)
         document = document | {"actions": [asdict(one) for one in found]}
-        text = show.explained_text(found)
+        text = explained_text(found)
     else:
-        text = show.statement_text(chosen) if statement else show.policy_text(chosen)
+        text = statement_text(chosen) if statement else policy_text(chosen)
     print_document(document, text, as_json=as_json)
     return EXIT_DONE

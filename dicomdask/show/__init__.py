@@ -7,14 +7,10 @@ from typing import Any
 
 from dicomdask import plan
 from dicomdask.commits import Commit
-from dicomdask.deid import Explained
 from dicomdask.errors import CODES
-from dicomdask.policy import OPTION_CODES, Policy, describe
 from dicomdask.runlog import Progress, StageUse
 from dicomdask.sheets import Join, Ranges, n_rows
 from dicomdask.show.faces import faces_lines
-from dicomdask.tasks.removal import Forgot, Found
-from dicomdask.tasks.vacuum import Vacuumed
 from dicomdask.verify import Report
 
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -296,158 +292,6 @@ def join_text(join: Join) -> str:
             f"{ranges_text(join.emptied)}"
         )
     return "\n".join(lines)
-
-
-def vacuum_text(done: Vacuumed) -> str:
-    """Return what `vacuum` prints."""
-    verb = "would be deleted" if done.is_dry else "deleted"
-    kinds = ", ".join(f"{count} of {kind}" for kind, count in done.kinds.items())
-    return "\n".join(
-        [
-            *done.names,
-            f"{done.n_deleted} objects, {size(done.bytes_deleted)} {verb}"
-            + (f": {kinds}" if kinds else ""),
-            f"{done.n_kept} objects, {size(done.bytes_kept)} kept",
-        ]
-    )
-
-
-def forget_text(done: Forgot, *, undo: bool, dry_run: bool) -> str:
-    """Return what `forget` prints: which of the patients were found, never who."""
-    lines = [
-        f"patient {number}: {_undone(one) if undo else _found(one)}"
-        for number, one in enumerate(done.patients, 1)
-    ]
-    if undo:
-        again = f"commit {done.commit} stands; convert"
-        again = "deidentify" if done.commit is None else again
-        lines.append(f"{again} again to store them")
-        return "\n".join(lines)
-    if done.work is None:
-        lines.append(
-            "no work directory was found, so only files that are stored are known; "
-            "name it with --work"
-        )
-    if done.n_unknown:
-        lines.append(
-            f"{done.n_unknown} files without an image cannot be read any more, so "
-            "nobody can tell whose they are; their paths stay in the work directory"
-        )
-    if done.in_filter:
-        lines.append("the --where filter in the work's job.json names a patient")
-    if dry_run:
-        return "\n".join([*lines, "nothing was removed: --dry-run"])
-    stands = "" if done.commit is None else f"; commit {done.commit} stands"
-    lines.append(
-        f"{done.n_objects} objects of the store and {done.n_records} records of the "
-        f"work directory removed{stands}"
-    )
-    return "\n".join(lines)
-
-
-def _found(one: Found) -> str:
-    before = "; was forgotten before" if one.was_forgotten else ""
-    if not one.matched:
-        return f"not in the dataset; kept out of later runs{before}"
-    counts = f"{one.n_series} series, {one.n_volumes} volumes, {one.n_inputs} inputs"
-    return f"found by {' and '.join(one.matched)}: {counts}{before}"
-
-
-def _undone(one: Found) -> str:
-    return "may come back" if one.was_forgotten else "was not forgotten"
-
-
-def policy_document(policy: Policy) -> dict[str, Any]:
-    """Return a policy as a document: what is in force, and each row's action."""
-    return {
-        "name": policy.name,
-        "options": list(policy.options),
-        "digest": policy.digest,
-        "codes": [list(code) for code in policy.codes],
-        "actions": [list(row) for row in describe(policy)],
-        "pixels": {
-            "passing": asdict(policy.looks),
-            "devices": [one.told for one in policy.devices],
-            "detector": policy.detector or None,
-        },
-    }
-
-
-def policy_text(policy: Policy) -> str:
-    """Return what a policy does, one line an attribute."""
-    return _aligned([("attribute", "action", "because"), *describe(policy)])
-
-
-def explained_text(found: Sequence[Explained]) -> str:
-    """Return what becomes of each element of a file, one line an element."""
-    rows = [
-        ("  " * one.depth + one.tag, one.vr, one.name, one.action, one.reason)
-        for one in found
-    ]
-    return _aligned([("element", "VR", "attribute", "action", "because"), *rows])
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    cells = (
-        [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        for row in rows
-    )
-    return "\n".join("  ".join(row).rstrip() for row in cells)
-
-
-STATEMENT = """\
-# De-identification: policy {name}
-
-Digest of all rules: `{digest}`.
-Table E.1-1 of PS3.15 2024e, safe private elements of table E.3.10-1 (2020c).
-
-Applied, and written to De-identification Method Code Sequence (0012,0064):
-
-| DCM | meaning (PS3.16 CID 7050) |
-|---|---|
-{codes}
-
-Options not in force: {off}.
-
-| action | attributes | is |
-|---|---|---|
-{actions}
-
-- What neither the table nor a list names is removed, at any depth.
-- Patient ID and Patient's Name become a keyed pseudonym. UIDs become keyed UIDs under
-  2.25, the same wherever they stand, unless they are retained.
-- Pixels that may hold burned-in text are {pixels}.
-  Images that pass as somebody has looked: those of {looked} rules for devices, and of
-  trusted modalities ({trusted}).
-- Faces are not removed from CT and MR of the head.
-"""
-BLANKED = "looked at in every frame, and blanked where text is found"
-REJECTED = "not passed: the instance is rejected"
-ACTIONS = {
-    "X": "removed",
-    "Z": "emptied",
-    "D": "replaced by a keyed pseudonym",
-    "U": "UIDs replaced; sequences looked into",
-    "C": "dates shifted; of texts the words that name nobody kept",
-    "K": "kept: as it is by an option, else where the value proves harmless",
-}
-
-
-def statement_text(policy: Policy) -> str:
-    """Return a conformance statement (PS3.15 E.1.1) of a policy, in Markdown."""
-    actions = Counter(action for _, action, _ in describe(policy)[:-1])
-    off = [name for name in OPTION_CODES if name not in policy.options]
-    return STATEMENT.format(
-        name=policy.name,
-        digest=policy.digest,
-        codes="\n".join(f"| {code} | {meaning} |" for code, meaning in policy.codes),
-        off=", ".join(sorted(off)) or "none",
-        actions="\n".join(f"| {a} | {actions[a]} | {ACTIONS[a]} |" for a in ACTIONS),
-        pixels=BLANKED if policy.cleans_pixels else REJECTED,
-        looked=sum(one.is_looked for one in policy.devices),
-        trusted=", ".join(policy.trusted_pixels) or "none",
-    )
 
 
 def deidentified_text(

@@ -10,14 +10,8 @@ from dicomdask.steps.labels import pseudonymize
 from dicomdask.steps.policies import explain_file, get_policy
 from dicomdask.steps.removal import forget, vacuum
 from dicomdask.steps.session import Session, default_work, open_session
-from dicomdask.steps.stages import (
-    Summary,
-    commit,
-    encode,
-    index,
-    make_plan,
-    require_files,
-)
+from dicomdask.steps.stages import index, make_plan, require_files
+from dicomdask.steps.storing import Summary, commit, encode
 from dicomdask.steps.target import check_store, set_target
 from dicomdask.steps.together import convert, finish, prepare
 from dicomdask.tasks.removal import Forgot, Found

@@ -17,14 +17,8 @@ from dicomdask.steps.session import (
     open_session,
     require_work_place,
 )
-from dicomdask.steps.stages import (
-    Summary,
-    commit,
-    encode,
-    index,
-    make_plan,
-    require_files,
-)
+from dicomdask.steps.stages import index, make_plan, require_files
+from dicomdask.steps.storing import Summary, commit, encode
 from dicomdask.steps.target import (
     check_places,
     check_settings,
