@@ -51,6 +51,13 @@ class Tab:
                 return told["result"]
             self.events.append(told)
 
+    def close(self) -> None:
+        """End the conversation; tornado wants a loop that runs for it."""
+        self._loop.run_until_complete(self._end())
+
+    async def _end(self) -> None:
+        self._socket.close()
+
     async def _send(self, message: str) -> None:
         await self._socket.write_message(message)
 
@@ -129,7 +136,7 @@ def browse(browser: str, folder: Path) -> Iterator[Tab]:
         for domain in DOMAINS:
             tab.call(f"{domain}.enable")
         yield tab
-        tab._socket.close()
+        tab.close()
     finally:
         process.terminate()
         process.wait(30)

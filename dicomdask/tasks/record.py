@@ -44,7 +44,7 @@ def read_record(dest: str) -> dict[str, Any] | None:
     """Return the record of a destination; None where nothing was de-identified."""
     try:
         found: dict[str, Any] = json.loads(storage.read(_url(dest)))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found
 
