@@ -14,7 +14,7 @@ from dask.base import tokenize
 from dicomdask import storage, tables
 from dicomdask.errors import PlanError
 from dicomdask.model import Instance, column_name
-from dicomdask.tasks import encode, files, index, planning, resolve, settle_files
+from dicomdask.tasks import encode, files, index, masks, planning, resolve, settle_files
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -59,6 +59,11 @@ def files_bag(
     """Return a lazy bag of counts, one (manifest part, start, stop) a partition."""
     function = partial(files.deidentify_batch, crosswalk=crosswalk, memory=memory)
     return _map("deidentify", function, [[one] for one in batches], work_url)
+
+
+def masks_bag(parts: Sequence[str], *, work_url: str) -> db.Bag:
+    """Return a lazy bag of counts, one part of the plan a partition."""
+    return _map("faces", masks.mask_part, [[one] for one in parts], work_url)
 
 
 def settle_bag(

@@ -19,11 +19,13 @@ from dicomdask.steps.session import (
     no_progress,
     open_session,
 )
-from dicomdask.steps.stages import list_inputs, require_files
+from dicomdask.steps.stages import index, list_inputs, make_plan, require_files
 from dicomdask.steps.target import check_places, check_settings, with_policy
 from dicomdask.tasks import files
 from dicomdask.tasks.forgotten_files import leave_out_files
 from dicomdask.tasks.index import NOT_DICOM
+from dicomdask.tasks.masks import masks_work
+from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.record import read_record, write_record
 
 SECONDS_PER_FILE: Final = 0.02
@@ -113,6 +115,8 @@ def deidentify(
         _set_target(session, target, with_policy(settings), crosswalk=crosswalk)
         with session.log.stage("list"):
             list_inputs(session, names, exclude)
+        if job_policy(session.work.require_job()).cleans_faces:
+            _find_faces(session, names, exclude)
         return _finish(session, crosswalk=crosswalk)
 
 
@@ -152,6 +156,25 @@ def _set_target(
             "another path"
         )
     write_record(dest, (found or {}) | wanted)
+
+
+def _find_faces(
+    session: Session, sources: Sequence[str], exclude: tuple[str, ...]
+) -> None:
+    """Plan the volumes of the sources, apart, and find their faces in them."""
+    own = session.work
+    apart = masks_work(own)
+    storage.make_private_folder(apart.url)
+    apart.write_job(own.require_job())
+    session.work = apart
+    try:
+        index(session, sources, exclude=exclude)
+        make_plan(session)
+        parts = apart.plan_names()
+        bag = pipeline.masks_bag(parts, work_url=apart.url)
+        session.run("faces", bag, Goal(len(parts), "parts", "parts"))
+    finally:
+        session.work = own
 
 
 def _finish(session: Session, *, crosswalk: bool) -> Deidentified:

@@ -84,7 +84,7 @@ def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> Counts:
                 _count(counts, work.read_receipt(digest))
                 continue
             with attempts.mark(digest):
-                read = partial(_read_here, context)
+                read = partial(read_here, context)
                 if attempts.is_careful:
                     read = partial(_read_apart, cell, job)
                 _count(counts, encode_task(volume, task, context, read=read))
@@ -244,9 +244,10 @@ def _region(volume: PlannedVolume, task: Task) -> tuple[int, ...]:
     )
 
 
-def _read_here(
+def read_here(
     context: Context, portion: Portion, data: bytes, volume: PlannedVolume
 ) -> Decoded:
+    """Read frames in this process."""
     return guard(_read_frames, portion, data, volume, context)
 
 

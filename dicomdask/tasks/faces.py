@@ -1,18 +1,16 @@
 """Tell which volumes may show a face, and take it out of the pixels of a shard."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-from pydicom import Dataset
 
-from dicomdask import faces, header, pixels, rows
+from dicomdask import faces, pixels, rows
 from dicomdask.errors import InputError
 from dicomdask.model import (
     Faces,
-    Instance,
     Meaning,
     PlannedFrame,
     PlannedVolume,
@@ -29,19 +27,6 @@ from dicomdask.values import Transform
 
 RECOGNIZABLE: Final = "00280302"
 """Recognizable Visual Features (PS3.3 section C.7.6.1)."""
-
-
-FILE_BY_FILE: Final = (
-    "The file may show a face, and in a single file no head can be found; convert it "
-    "with --option clean-faces, or leave it out."
-)
-
-
-def require_faceless(dataset: Dataset, instance: Instance, policy: Policy) -> None:
-    """Refuse a file that may be of a head, where the policy wants faces removed."""
-    region = faces.region_of(header.body_texts(dataset))
-    if policy.cleans_faces and faces.may_show_face(instance.modality, [region], (), ()):
-        raise InputError("unclean-faces", FILE_BY_FILE)
 
 
 def whole_volume(volume: PlannedVolume, error: InputError) -> list[Verdict]:
@@ -92,12 +77,12 @@ def clean_faces(
     seed = int(key.digest("face", volume.volume_id), 16)
     planes = _values(volume, task, array, frames, read)
     affine = np.asarray(volume.affine).reshape(4, 4)
-    face = _blame(faces.find_face, planes, affine, extents[0], str(modality), seed)
+    face = blame_faces(faces.find_face, planes, affine, extents[0], str(modality), seed)
     if face is None and may:
         raise InputError("unclean-faces")
     if face is None:
         return "none"
-    _blame(_blank, volume, task, array, frames, affine, face)
+    blame_faces(_blank, volume, task, array, frames, affine, face)
     frames.say(RECOGNIZABLE, {"vr": "CS", "Value": ["NO"]})
     return "cleaned"
 
@@ -126,21 +111,39 @@ def _values(
     own = {frame.planned.index: frame for frame, _ in frames}
     others: list[PlannedFrame] = []
     for planned in volume.frames:
-        if _height(volume, planned) not in wanted or _time(volume, planned):
+        if height(volume, planned) not in wanted or _time(volume, planned):
             continue
         if planned.index not in own:
             others.append(planned)
             continue
         plane = array[place(volume, task, planned)]
         meaning = own[planned.index].meaning
-        yield _height(volume, planned), _modality_values(plane, meaning)
-    for portion, fetched in fetch(portions(volume, others)):
+        yield height(volume, planned), _modality_values(plane, meaning)
+    yield from _read(volume, others, read)
+
+
+def read_values(
+    volume: PlannedVolume, wanted: Container[int], read: Reader
+) -> Iterator[tuple[int, Plane]]:
+    """Yield the modality values of some slices; of a time series of its first time."""
+    found = [
+        one
+        for one in volume.frames
+        if height(volume, one) in wanted and not _time(volume, one)
+    ]
+    return _read(volume, found, read)
+
+
+def _read(
+    volume: PlannedVolume, frames: Iterable[PlannedFrame], read: Reader
+) -> Iterator[tuple[int, Plane]]:
+    for portion, fetched in fetch(portions(volume, frames)):
         with suppress(InputError):  # its own task tells; its neighbour stands in here
             data = guard(take, portion, fetched)
             for batch in portion.batches():
                 decoded, (_, told) = read(replace(portion, frames=batch), data, volume)
                 for plane, frame in zip(decoded, told, strict=True):
-                    number = _height(volume, frame.planned)
+                    number = height(volume, frame.planned)
                     yield number, _modality_values(plane, frame.meaning)
 
 
@@ -155,7 +158,8 @@ def _axis(volume: PlannedVolume, planned: PlannedFrame, name: str) -> int:
     return dict(zip(axes, planned.index, strict=True)).get(name, 0)
 
 
-def _height(volume: PlannedVolume, planned: PlannedFrame) -> int:
+def height(volume: PlannedVolume, planned: PlannedFrame) -> int:
+    """Return the number of a frame along z."""
     return _axis(volume, planned, "z")
 
 
@@ -175,13 +179,13 @@ def _blank(
     for frame, _ in frames:
         index = place(volume, task, frame.planned)
         plane = array[index]
-        number = _height(volume, frame.planned)
+        number = height(volume, frame.planned)
         mask = faces.face_mask(plane.shape, number, affine, face)
         if mask is not None:
             array[index] = pixels.blank_mask(plane, mask, photometric)
 
 
-def _blame(function: Any, *args: Any) -> Any:
+def blame_faces(function: Any, *args: Any) -> Any:
     """Call what removes faces; what is unforeseen is that a face may be left."""
     try:
         return guard(function, *args)

@@ -15,10 +15,10 @@ from dicomdask.model import SourceFile
 from dicomdask.policy import GRAPHICS, Policy
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks.barrier import guard, kind_of, quiet
-from dicomdask.tasks.faces import require_faceless
 from dicomdask.tasks.forgotten import Forgotten, Person, read_forgotten
 from dicomdask.tasks.index import make_outcome
 from dicomdask.tasks.looks import Looked, look_at_file, need, to_texts
+from dicomdask.tasks.masks import remove_face
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.resolve import fetch_ahead, read_source
@@ -225,7 +225,9 @@ def _clean(
         by = need(instance, target.policy)
         dataset = header.read_dataset(data)
         looked, dataset = look_at_file(dataset, instance, target.policy, by)
-        require_faceless(dataset, instance, target.policy)
+        dataset = remove_face(
+            *(dataset, instance, file, target.policy), work=target.work, key=target.key
+        )
     except InputError as error:
         if error.code != "no-pixels":
             raise

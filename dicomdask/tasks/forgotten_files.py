@@ -22,6 +22,7 @@ from dicomdask.tasks.forgotten import (
     file_state,
     read_person,
 )
+from dicomdask.tasks.masks import masks_work
 from dicomdask.tasks.patient import NO_PATIENT, Patient
 from dicomdask.tasks.record import (
     FORGOTTEN,
@@ -225,6 +226,7 @@ def drop_files(work: Work, urls: Collection[str], key: Key) -> int:
 
     A batch is a range of the manifest: what was done of a part counts as done after it.
     """
+    storage.remove_tree(masks_work(work).url)  # the next run makes it again
     changed = work.read_changed()
     count = 0
     for part in work.manifest_parts():

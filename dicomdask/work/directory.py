@@ -15,6 +15,7 @@
 - `parts/<hh>/<task>.parquet`: de-identified rows, one file a task
 - `receipts/…`: what is done
 - `files/<target>/…`: what became of each file of a `deidentify`
+- `faces/…`: the plan of a `deidentify` that removes faces, and where these are
 - `attempts/<name>-<mark>`: what is being decoded, or was when its process died
 - `review/redactions.html`: what `report` shows of the sources
 - `log/<started>-<id>.jsonl`: what each run did, without any identified value

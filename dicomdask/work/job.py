@@ -26,6 +26,7 @@ CONTENTS: Final = frozenset(
         "receipts",
         "attempts",
         "files",
+        "faces",
         "log",
     }
 )

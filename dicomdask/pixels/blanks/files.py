@@ -68,7 +68,9 @@ class Blanked:
     recoded: tuple[int, ...] = ()
 
 
-def blank_frames(dataset: FileDataset, boxes: Sequence[Sequence[Box]]) -> Blanked:
+def blank_frames(
+    dataset: FileDataset, boxes: Sequence[Sequence[Box] | Array]
+) -> Blanked:
     """Return a data set with boxes of its frames blank, and all else as it was.
 
     Parameters
@@ -76,7 +78,8 @@ def blank_frames(dataset: FileDataset, boxes: Sequence[Sequence[Box]]) -> Blanke
     dataset
         A whole file as `header.read_dataset` reads it; it is not changed.
     boxes
-        Those of each frame; a frame without any keeps its bytes.
+        Those of each frame, or a mask of its pixels; a frame without any keeps its
+        bytes.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def blank_frames(dataset: FileDataset, boxes: Sequence[Sequence[Box]]) -> Blanke
 
 
 def _blanked_or_error(
-    dataset: FileDataset, boxes: Sequence[Sequence[Box]]
+    dataset: FileDataset, boxes: Sequence[Sequence[Box] | Array]
 ) -> Blanked | InputError:
     try:
         return _blank(dataset, boxes)
@@ -102,7 +105,7 @@ def _blanked_or_error(
         return InputError("unclean-pixels")
 
 
-def _blank(dataset: FileDataset, boxes: Sequence[Sequence[Box]]) -> Blanked:
+def _blank(dataset: FileDataset, boxes: Sequence[Sequence[Box] | Array]) -> Blanked:
     read = _copy(dataset)  # whose raw elements are no longer raw once they are read
     frames = FrameDecoder(read)
     if len(boxes) != len(frames):
@@ -189,7 +192,7 @@ class _Editor:
         self,
         dataset: FileDataset,
         frames: FrameDecoder,
-        boxes: Sequence[Sequence[Box]],
+        boxes: Sequence[Sequence[Box] | Array],
     ) -> None:
         self._dataset, self._frames, self._boxes = dataset, frames, boxes
         self._form = form = frames.form

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 from pydicom import Dataset
 
+from dicomdask.errors import InputError
 from dicomdask.model import Box
 from dicomdask.pixels.form import MONOCHROME, PALETTE
 from dicomdask.pixels.palette import apply_palette
@@ -45,14 +46,18 @@ def blank_mask(frame: Array, inside: Array, photometric: str) -> Array:
     return blanked
 
 
-def mask_of(shape: tuple[int, ...], boxes: Sequence[Box]) -> Array:
-    """Return which pixels of a frame lie in any box.
+def mask_of(shape: tuple[int, ...], boxes: Sequence[Box] | Array) -> Array:
+    """Return which pixels of a frame lie in any box, or are true in a mask.
 
     Parameters
     ----------
     shape
         Rows and columns.
     """
+    if isinstance(boxes, np.ndarray):
+        if boxes.shape != shape or boxes.dtype != bool:
+            raise InputError("unclean-pixels")
+        return boxes
     inside = np.zeros(shape, bool)
     for box in boxes:
         rows = slice(max(0, box.top), max(0, box.bottom))

@@ -1,0 +1,112 @@
+"""Deidentify with clean-faces: the same pixels go as from arrays, and nothing else."""
+
+from functools import cache
+
+import numpy as np
+import pydicom
+import pytest
+
+import dicomdask
+from dicomdask.tasks.forgotten_files import drop_files
+from dicomdask.work import Work
+from tests import heads
+from tests.builders import write_series
+
+CLEAN = {"options": ["clean-faces"]}
+
+
+@cache
+def head(contrast):
+    return heads.scan(contrast, spacing=(6.0, 3.0, 3.0))
+
+
+@pytest.fixture
+def pile(tmp_path):
+    def write(contrast="CT", **elements):
+        write_series(
+            tmp_path / "in", heads.slices(head(contrast), contrast, **elements)
+        )
+        return tmp_path / "in"
+
+    return write
+
+
+@pytest.fixture
+def deidentify(tmp_path, key_file):
+    def run(name="out", **options):
+        found = {"scheduler": "synchronous", **CLEAN, **options}
+        return dicomdask.deidentify(
+            str(tmp_path / "in"), str(tmp_path / name), key_file=str(key_file), **found
+        )
+
+    return run
+
+
+def files_of(folder):
+    found = sorted(folder.glob("*/*/*/*.dcm"))
+    return sorted(map(pydicom.dcmread, found), key=lambda one: one.InstanceNumber)
+
+
+@pytest.mark.parametrize("contrast", ["CT", "T1"])
+def test_files_hold_what_arrays_hold(tmp_path, pile, deidentify, convert, contrast):
+    source = pile(contrast)
+    n = len(head(contrast).values)
+    assert deidentify().codes == {"stored": n}
+    found = {str(one.SOPInstanceUID): one for one in files_of(tmp_path / "out")}
+    convert(source, tmp_path / "a.zarr", **CLEAN)
+    ds = dicomdask.open_dataset(str(tmp_path / "a.zarr"))
+    [row] = ds.volumes.itertuples()
+    array = np.asarray(ds.read(row.volume_id))
+    assert len(found) == n
+    stored = [one.pixel_array for one in found.values()]
+    by_plane = {plane.tobytes() for plane in array}
+    assert {one.astype(array.dtype).tobytes() for one in stored} == by_plane
+    before = {pydicom.dcmread(p).pixel_array.tobytes() for p in source.glob("*.dcm")}
+    assert 0 < len(by_plane - before) < n + 1
+    for one in found.values():
+        assert one.RecognizableVisualFeatures == "NO"
+        codes = [c.CodeValue for c in one.DeidentificationMethodCodeSequence]
+        assert "113102" in codes
+
+
+def test_what_has_gaps_is_refused_where_arrays_are(tmp_path, pile, deidentify, convert):
+    source = pile()
+    (source / "0020.dcm").unlink()
+    codes = deidentify().codes
+    convert(source, tmp_path / "a.zarr", **CLEAN)
+    ds = dicomdask.open_dataset(str(tmp_path / "a.zarr"))
+    assert codes == ds.inputs["code"].value_counts().to_dict()
+    found = files_of(tmp_path / "out")
+    assert len(found) == codes["stored"] > 0
+    assert {one.RecognizableVisualFeatures for one in found} == {"NO"}
+
+
+def test_two_workers_write_the_same_bytes(tmp_path, pile, deidentify):
+    pile()
+    deidentify()
+    deidentify("other", scheduler="threads")
+    one, other = (
+        {p.relative_to(folder): p.read_bytes() for p in folder.glob("*/*/*/*.dcm")}
+        for folder in (tmp_path / "out", tmp_path / "other")
+    )
+    assert len(one) == len(head("CT").values)
+    assert one == other
+
+
+@pytest.mark.parametrize("place", ["find_face", "face_mask"])
+def test_a_fault_rejects_every_file(pile, deidentify, monkeypatch, place):
+    def fail(*_):
+        raise ValueError("SMITH")
+
+    pile()
+    monkeypatch.setattr(f"dicomdask.faces.{place}", fail)
+    assert deidentify().codes == {"unclean-faces": len(head("CT").values)}
+
+
+def test_forgetting_removes_the_masks(tmp_path, pile, deidentify):
+    pile()
+    deidentify()
+    work = Work(str(tmp_path / "out.work"))
+    assert list((tmp_path / "out.work" / "faces" / "masks").rglob("*.npz"))
+    drop_files(work, set(), None)
+    assert not (tmp_path / "out.work" / "faces").exists()
