@@ -19,11 +19,11 @@ from dicomdask.steps.session import (
     no_progress,
     open_session,
 )
-from dicomdask.steps.stages import index, list_inputs, make_plan, require_files
+from dicomdask.steps.stages import index_listed, list_inputs, make_plan, require_files
 from dicomdask.steps.target import check_places, check_settings, with_policy
 from dicomdask.tasks import files
-from dicomdask.tasks.forgotten_files import leave_out_files
-from dicomdask.tasks.index import NOT_DICOM
+from dicomdask.tasks.forgotten_files import leave_out_files, newest_files
+from dicomdask.tasks.index import NOT_DICOM, extend_manifest
 from dicomdask.tasks.masks import masks_work
 from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.record import read_record, write_record
@@ -116,7 +116,7 @@ def deidentify(
         with session.log.stage("list"):
             list_inputs(session, names, exclude)
         if job_policy(session.work.require_job()).cleans_faces:
-            _find_faces(session, names, exclude)
+            _find_faces(session, names)
         return _finish(session, crosswalk=crosswalk)
 
 
@@ -158,17 +158,20 @@ def _set_target(
     write_record(dest, (found or {}) | wanted)
 
 
-def _find_faces(
-    session: Session, sources: Sequence[str], exclude: tuple[str, ...]
-) -> None:
-    """Plan the volumes of the sources, apart, and find their faces in them."""
+def _find_faces(session: Session, sources: Sequence[str]) -> None:
+    """Plan the volumes of what is listed, apart, and find their faces in them.
+
+    Who is forgotten is no longer listed, and so in nothing that is kept apart.
+    """
     own = session.work
     apart = masks_work(own)
     storage.make_private_folder(apart.url)
     apart.write_job(own.require_job())
     session.work = apart
     try:
-        index(session, sources, exclude=exclude)
+        listed = {file.url: file for file in newest_files(own)}
+        extend_manifest(apart, listed.values(), progress=lambda _: None)
+        index_listed(session, sources)
         make_plan(session)
         parts = apart.plan_names()
         bag = pipeline.masks_bag(parts, work_url=apart.url)

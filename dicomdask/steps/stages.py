@@ -40,9 +40,21 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
     NoDicomError
         If no listed file is DICOM.
     """
-    work = session.work
     with session.log.stage("list"):
         list_inputs(session, sources, exclude)
+    return index_listed(session, sources)
+
+
+def index_listed(session: Session, sources: Sequence[str]) -> int:
+    """Index what is listed and new; return how many files were read.
+
+    Raises
+    ------
+    NoDicomError
+        If no listed file is DICOM.
+    """
+    work = session.work
+    with session.log.stage("list"):
         done = work.indexed_parts()
         left = [part for part in work.manifest_parts() if part not in done]
         n_files = sum(work.n_listed(part) for part in left)

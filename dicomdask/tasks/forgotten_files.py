@@ -91,7 +91,7 @@ def _search_sources(
 ) -> int:
     n_unknown = 0
     with quiet():
-        for file in _newest_files(work):
+        for file in newest_files(work):
             row = found.get(file.url)
             if row is not None and row.code in NO_PATIENT:
                 continue
@@ -103,7 +103,8 @@ def _search_sources(
     return n_unknown
 
 
-def _newest_files(work: Work) -> Iterator[SourceFile]:
+def newest_files(work: Work) -> Iterator[SourceFile]:
+    """Yield all listed files, as they were listed last."""
     changed = work.read_changed()
     for part in work.manifest_parts():
         for file in work.read_manifest(part):
