@@ -93,6 +93,16 @@ def test_two_workers_write_the_same_bytes(tmp_path, pile, deidentify):
     assert one == other
 
 
+def test_the_lowest_slice_of_a_real_head_is_no_exception(tmp_path, data, deidentify):
+    source = data / "Slicer__Slicer/Testing/Data/Input/CTHeadAxialDicom"
+    (tmp_path / "in").symlink_to(source)
+    before = {pydicom.dcmread(p).pixel_array.tobytes() for p in source.glob("*.dcm")}
+    assert deidentify().codes == {"stored": len(before)}
+    found = {one.pixel_array.tobytes() for one in files_of(tmp_path / "out")}
+    assert len(found) == len(before)
+    assert not found & before
+
+
 @pytest.mark.parametrize("place", ["find_face", "face_mask"])
 def test_a_fault_rejects_every_file(pile, deidentify, monkeypatch, place):
     def fail(*_):

@@ -105,7 +105,16 @@ def _field(
         for axis in range(3)
     ]
     values = face.near if margin else face.field
+    # The planes at the ends lie beyond the centres of the outermost cells.
+    limits = zip(places, values.shape, strict=True)
+    places = [_within(place, size) for place, size in limits]
     found: NDArray[Any] = ndimage().map_coordinates(
         values, places, order=1, mode="constant", cval=-1
     )
     return found
+
+
+def _within(places: NDArray[Any], size: int) -> NDArray[Any]:
+    """Return places up to one cell beyond the ends of an axis as those at its ends."""
+    near = (places >= -1) & (places <= size)
+    return np.where(near, np.clip(places, 0, size - 1), places)
