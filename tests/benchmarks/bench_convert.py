@@ -54,8 +54,12 @@ STAGES = (
     ("write, fsync", storage, "create"),
 )
 """What is timed of a conversion; of nested ones the inner counts."""
-DEIDENTIFICATION = ("de-identify", "header JSON")
 LOOK = ("look", "look: blank")
+TOGETHER = {
+    "de-identification": ("de-identify", "header JSON"),
+    "looking for text": LOOK,
+}
+"""Stages whose shares are told as one."""
 TRUSTED = "US OT SC CR DX MG XA RF SM SEG RTDOSE XC OP OPT ES GM IVUS PX IO RTIMAGE"
 EVERYTHING: dict[str, Any] = {
     "scheduler": "synchronous",
@@ -93,15 +97,15 @@ def run(scale_name: str) -> Report:
         n = len(series.paths)
         slices = series.paths[0].parent
         told, store = series.told, folder / "shares.zarr"
-        notes = [_shares(slices, n, told, store, DEIDENTIFICATION, EVERYTHING)]
+        notes = [_shares(slices, n, told, store, "de-identification", EVERYTHING)]
         rerun, told = _rerun(series, folder / "rerun.zarr", scale)
         pile, n = _mixed(folder, scale)
         if n:
             told_of = f"{n} real files of all kinds"
             of_all, store = (pile, n, told_of), folder / "mixed.zarr"
-            notes.append(_shares(*of_all, store, DEIDENTIFICATION, EVERYTHING))
+            notes.append(_shares(*of_all, store, "de-identification", EVERYTHING))
             store = folder / "looked.zarr"
-            notes.append(_shares(*of_all, store, LOOK, LOOKED_AT))
+            notes.append(_shares(*of_all, store, "looking for text", LOOKED_AT))
     measures = {
         "convert / unavoidable": contest.ratio("dicomdask", "unavoidable costs"),
         "convert: finished again": rerun,
@@ -199,20 +203,20 @@ def _shares(
     n: int,
     told: str,
     store: Path,
-    together: tuple[str, ...],
+    name: str,
     options: dict[str, Any],
 ) -> str:
     """Convert once under stopwatches; return each stage's share of the time.
 
     De-identification is what cleans headers and writes what is left of them; of
-    `together` the sum is told as well.
+    those of a name of `TOGETHER` the sum is told as well.
     """
     seconds: dict[str, float] = defaultdict(float)
     with _stopwatches(seconds):
         started = time.perf_counter()
         done = dicomdask.convert(str(source), str(store), **options)
         total = time.perf_counter() - started
-    share = sum(seconds[stage] for stage in together) / total
+    share = sum(seconds[stage] for stage in TOGETHER[name]) / total
     seconds["all else"] = total - sum(seconds.values())
     lines = [
         (stage, f"{1e3 * spent / n:.3f}", f"{spent / total:.1%}")
@@ -223,7 +227,7 @@ def _shares(
         (
             f"stages of convert: {told}, {n_stored} stored",
             align([("", "ms a file", "share"), *lines]),
-            f"{together[0]} is {share:.1%} of convert",
+            f"{name} is {share:.1%} of convert",
         )
     )
 
