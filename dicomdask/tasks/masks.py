@@ -134,7 +134,7 @@ def _read_masks(work: Work, file: SourceFile, key: Key) -> Masks | None:
         data = storage.read(_url(masks_work(work), source_key, file.token, key))
     except FileNotFoundError:
         return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as told:
+    with np.load(io.BytesIO(data)) as told:
         shape = tuple(told["shape"].tolist())
         size = int(np.prod(shape))
         return {
