@@ -153,6 +153,20 @@ class Box:
     bottom: int
     right: int
 
+    @property
+    def area(self) -> int:
+        """Return how many pixels it holds."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def around(self, other: "Box") -> "Box":
+        """Return the least box that holds this one and another."""
+        return Box(
+            min(self.top, other.top),
+            min(self.left, other.left),
+            max(self.bottom, other.bottom),
+            max(self.right, other.right),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Redaction:

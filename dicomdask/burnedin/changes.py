@@ -62,8 +62,7 @@ def changed(
         min(shape[0], (int(rows.max()) + 1) * CELL + REACH),
         min(shape[1], (int(columns.max()) + 1) * CELL + REACH),
     )
-    area = (part.bottom - part.top) * (part.right - part.left)
-    return whole if area > SHARE * shape[0] * shape[1] else part
+    return whole if part.area > SHARE * shape[0] * shape[1] else part
 
 
 def whole_of(pictures: Sequence[Picture]) -> Box:

@@ -172,7 +172,7 @@ def _merged(
         for other in [other for other in merged if _is_same(made.box, other.box)]:
             merged.remove(other)
             made = Redaction(
-                around(made.box, other.box),
+                made.box.around(other.box),
                 tuple(sorted({*made.frames, *other.frames})),
                 "detector",
                 max(made.score or 0.0, other.score or 0.0),
@@ -196,22 +196,7 @@ def _is_same(one: Box, other: Box) -> bool:
     top, left = max(one.top, other.top), max(one.left, other.left)
     bottom, right = min(one.bottom, other.bottom), min(one.right, other.right)
     shared = max(0, bottom - top) * max(0, right - left)
-    return shared > OVERLAP * (area(one) + area(other) - shared)
-
-
-def area(box: Box) -> int:
-    """Return how many pixels a box holds."""
-    return (box.bottom - box.top) * (box.right - box.left)
-
-
-def around(one: Box, other: Box) -> Box:
-    """Return the least box that holds two."""
-    return Box(
-        min(one.top, other.top),
-        min(one.left, other.left),
-        max(one.bottom, other.bottom),
-        max(one.right, other.right),
-    )
+    return shared > OVERLAP * (one.area + other.area - shared)
 
 
 def _cut(picture: Picture, box: Box) -> Picture:

@@ -96,11 +96,6 @@ def _lowest(redactions: Iterable[Redaction]) -> float:
     return min((score for score in scores if score is not None), default=1.0)
 
 
-def area(box: Box) -> int:
-    """Return how many pixels a box holds."""
-    return (box.bottom - box.top) * (box.right - box.left)
-
-
 def _is_alike(one: Box, other: Box) -> bool:
     """Tell whether two boxes are of one place: a name may be longer than another."""
     heights = sorted((one.bottom - one.top, other.bottom - other.top))
@@ -108,16 +103,7 @@ def _is_alike(one: Box, other: Box) -> bool:
     columns = min(one.right, other.right) - max(one.left, other.left)
     if rows <= 0 or columns <= 0 or heights[1] > 2 * heights[0]:
         return False
-    return 2 * rows * columns >= min(area(one), area(other))
-
-
-def _union(one: Box, other: Box) -> Box:
-    return Box(
-        min(one.top, other.top),
-        min(one.left, other.left),
-        max(one.bottom, other.bottom),
-        max(one.right, other.right),
-    )
+    return 2 * rows * columns >= min(one.area, other.area)
 
 
 Key = tuple[Box, str]
@@ -152,7 +138,7 @@ class Places:
         """Return the number of the place that a box joins; -1 where it finds none."""
         for number, (other, same) in enumerate(boxes):
             if way == same and _is_alike(box, other):
-                boxes[number] = _union(box, other), way
+                boxes[number] = box.around(other), way
                 return number
         if len(boxes) == N_PLACES:
             return -1
@@ -211,7 +197,7 @@ def _of_boxes(picture: Picture) -> Iterable[tuple[float, str]]:
         if "region" in ways:  # all outside of the regions is blanked already
             told = ", within the ultrasound region"
         yield 1 - score + bool(told) * WITHIN_REGION, f"score {score:.2f}{told}"
-        share = area(one.box) / max(whole, 1)
+        share = one.box.area / max(whole, 1)
         yield share / LARGE, f"a box of {share:.1%} of the frame"
 
 

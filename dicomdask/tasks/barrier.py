@@ -95,6 +95,22 @@ def guard(function: Callable[..., Result], *args: Any) -> Result:
         raise InputError("unexpected", UNFORESEEN.format(name)) from None
 
 
+def guard_as(
+    code: str, told: str, function: Callable[..., Result], *args: Any
+) -> Result:
+    """Call a function as `guard`; what is unforeseen comes out with a code of its own.
+
+    `told` is how its reason begins.
+    """
+    try:
+        return guard(function, *args)
+    except InputError as error:
+        if error.code != "unexpected":
+            raise
+        reason = error.reason
+    raise InputError(code, f"{told}: {reason}")
+
+
 def kind_of(code: str, reason: str) -> str:
     """Return a code, and with `unexpected` the class that the reason names."""
     if code != "unexpected":

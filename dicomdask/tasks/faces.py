@@ -19,7 +19,7 @@ from dicomdask.model import (
 )
 from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key
-from dicomdask.tasks.barrier import guard
+from dicomdask.tasks.barrier import guard, guard_as
 from dicomdask.tasks.decode import Plane, Reader, place
 from dicomdask.tasks.resolve import make_verdict
 from dicomdask.tasks.sources import fetch, portions, take
@@ -187,10 +187,5 @@ def _blank(
 
 def blame_faces(function: Any, *args: Any) -> Any:
     """Call what removes faces; what is unforeseen is that a face may be left."""
-    try:
-        return guard(function, *args)
-    except InputError as error:
-        if error.code != "unexpected":
-            raise
-        reason = error.reason
-    raise InputError("unclean-faces", f"The face could not be removed: {reason}")
+    told = "The face could not be removed"
+    return guard_as("unclean-faces", told, function, *args)

@@ -14,7 +14,7 @@ from dicomdask.burnedin import detector
 from dicomdask.errors import InputError
 from dicomdask.model import Box, Instance, Look, Redaction
 from dicomdask.policy import Policy
-from dicomdask.tasks.barrier import guard
+from dicomdask.tasks.barrier import guard_as
 
 Plane = np.ndarray[Any, np.dtype[Any]]
 
@@ -189,10 +189,5 @@ def _ground(
 
 def blame(function: Callable[..., Any], *args: Any) -> Any:
     """Call what cleans pixels; what is unforeseen is that they are not clean."""
-    try:
-        return guard(function, *args)
-    except InputError as error:
-        if error.code != "unexpected":
-            raise
-        reason = error.reason
-    raise InputError("unclean-pixels", f"The pixels could not be cleaned: {reason}")
+    told = "The pixels could not be cleaned"
+    return guard_as("unclean-pixels", told, function, *args)
