@@ -113,8 +113,7 @@ def deidentify(
     )
     with session:
         _set_target(session, target, with_policy(settings), crosswalk=crosswalk)
-        with session.log.stage("list"):
-            list_inputs(session, names, exclude)
+        list_inputs(session, names, exclude)
         if job_policy(session.work.require_job()).cleans_faces:
             _find_faces(session, names)
         return _finish(session, crosswalk=crosswalk)

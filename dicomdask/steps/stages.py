@@ -40,8 +40,7 @@ def index(session: Session, sources: Sequence[str], *, exclude: tuple[str, ...])
     NoDicomError
         If no listed file is DICOM.
     """
-    with session.log.stage("list"):
-        list_inputs(session, sources, exclude)
+    list_inputs(session, sources, exclude)
     return index_listed(session, sources)
 
 
@@ -54,10 +53,9 @@ def index_listed(session: Session, sources: Sequence[str]) -> int:
         If no listed file is DICOM.
     """
     work = session.work
-    with session.log.stage("list"):
-        done = work.indexed_parts()
-        left = [part for part in work.manifest_parts() if part not in done]
-        n_files = sum(work.n_listed(part) for part in left)
+    done = work.indexed_parts()
+    left = [part for part in work.manifest_parts() if part not in done]
+    n_files = sum(work.n_listed(part) for part in left)
     counts = []
     if left:
         bag = pipeline.index_bag(left, work_url=work.url)
@@ -72,19 +70,22 @@ def list_inputs(
     session: Session, sources: Sequence[str], exclude: tuple[str, ...]
 ) -> None:
     """Add what is new or changed in the sources to the manifest."""
-    started = time.monotonic()
-    work = session.work
-    listed = index_task.list_sources(sources, exclude=exclude)
-    store = work.require_job().store
-    files = without_left_out(work, listed, store=store, key=session.key)
+    with session.log.stage("list"):
+        started = time.monotonic()
+        work = session.work
+        listed = index_task.list_sources(sources, exclude=exclude)
+        store = work.require_job().store
+        files = without_left_out(work, listed, store=store, key=session.key)
 
-    def tell(n_files: int, total: int) -> None:
-        seconds = time.monotonic() - started
-        session.progress(Progress("list", n_files, total, "files", seconds))
+        def tell(n_files: int, total: int) -> None:
+            seconds = time.monotonic() - started
+            session.progress(Progress("list", n_files, total, "files", seconds))
 
-    n_files = index_task.extend_manifest(work, files, progress=lambda n: tell(n, n + 1))
-    tell(n_files, n_files)
-    session.log.note("found", stage="list", files=n_files)
+        n_files = index_task.extend_manifest(
+            work, files, progress=lambda n: tell(n, n + 1)
+        )
+        tell(n_files, n_files)
+        session.log.note("found", stage="list", files=n_files)
 
 
 def require_files(sources: Sequence[str], *, exclude: tuple[str, ...]) -> None:
