@@ -102,6 +102,9 @@ class Proxy:
         """Seconds that each request waits."""
         self.faults: Schedule = never
         self._target = urlsplit(endpoint)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._clients: set[_Stream] = set()
+        self._is_over = False
         self.forget()
 
     def forget(self) -> None:
@@ -130,30 +133,45 @@ class Proxy:
     async def run(self, ready: Callable[[Callable[[], None]], None]) -> None:
         """Serve until told to stop; `ready` is given the function that tells so."""
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(
-            self._serve, "127.0.0.1", 0, limit=MOST_OF_A_HEAD
-        )
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        ready(lambda: loop.call_soon_threadsafe(stop.set))
-        await stop.wait()
-        server.close()
+        with socket.create_server(("127.0.0.1", 0), backlog=100) as listening:
+            listening.setblocking(False)
+            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            loop.add_reader(listening, self._accept, listening)
+            ready(lambda: loop.call_soon_threadsafe(stop.set))
+            await stop.wait()
+            loop.remove_reader(listening)
+        self._is_over = True
+        for client in self._clients:
+            client.reset()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1)
 
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    def _accept(self, listening: socket.socket) -> None:
+        """Take a connection, not with `start_server`: that loses some as it closes."""
+        with contextlib.suppress(OSError):
+            connection, _ = listening.accept()
+            task = asyncio.get_running_loop().create_task(self._serve(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, connection: socket.socket) -> None:
         """Serve one connection through one connection of its own to the server."""
-        client, server = _Stream(reader, writer), None
+        ends = await asyncio.open_connection(sock=connection, limit=MOST_OF_A_HEAD)
+        client = _Stream(*ends)
+        self._clients.add(client)
+        server = None
         try:
-            while head := await _read_head(client):
+            while not self._is_over and (head := await _read_head(client)):
                 server = server or await _Stream.connect(self._target)
                 if not await self._pass_on(head, client, server):
                     break
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             client.reset()
         finally:
+            self._clients.discard(client)
             client.close()
             if server is not None:
-                server.close()
+                server.writer.transport.abort()
 
     async def _pass_on(
         self, head: "_Head", client: "_Stream", server: "_Stream"
