@@ -190,6 +190,21 @@ def test_text_is_decoded_in_its_character_set(charset: str, text: str) -> None:
     assert read(to_bytes(ds)).patient_id == text
 
 
+def test_the_same_bytes_mean_what_their_own_header_says() -> None:
+    told = {"ISO_IR 100": "é", "ISO_IR 144": "щ"}
+    for charset in (*told, *told):
+        ds = make_instance(SpecificCharacterSet=charset, PatientID=told[charset])
+        data = to_bytes(ds)
+        assert b"\xe9" in data
+        assert read(data).patient_id == told[charset]
+    little, big = ExplicitVRLittleEndian, ExplicitVRBigEndian
+    for syntax, acquired in ((little, 1), (big, 256), (little, 1)):
+        order = "little" if syntax == little else "big"
+        ds = make_instance(transfer_syntax=syntax, BitsStored=acquired)
+        assert acquired.to_bytes(2, order) == b"\1\0"
+        assert read(to_bytes(ds)).bits_stored == acquired
+
+
 def test_patient_id_keeps_all_its_values() -> None:
     assert read(to_bytes(make_instance(PatientID=["A", "B"]))).patient_id == "A\\B"
 

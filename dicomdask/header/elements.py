@@ -27,6 +27,9 @@ _LONG_VRS: Final = frozenset(
         *(b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"),
     )
 )
+_SHORT_VRS: Final = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+)
 _HEADS: Final = {"<": struct.Struct("<HH2sH"), ">": struct.Struct(">HH2sH")}
 _BARE_HEADS: Final = {"<": struct.Struct("<HHI"), ">": struct.Struct(">HHI")}
 _LENGTHS: Final = {"<": struct.Struct("<I"), ">": struct.Struct(">I")}
@@ -37,6 +40,9 @@ class Syntax(NamedTuple):
 
     endian: str
     implicit: bool
+
+
+_META: Final = Syntax("<", implicit=False)
 
 
 class Element(NamedTuple):
@@ -116,40 +122,64 @@ def is_implicit(data: bytearray, position: int) -> bool:
     return not (vr.isalpha() and vr.isupper())
 
 
-def walk_elements(
+def find_elements(
     prefix: Prefix,
     position: int,
     syntax: Syntax,
-    wanted: Container[int] | None = None,
-) -> Iterator[Element]:
-    """Yield the elements of the top level; the value is read when the next one is.
+    wanted: Container[int],
+    last: Container[int],
+    found: dict[int, Element],
+) -> Element | None:
+    """Add the wanted elements of the top level to those that were found.
 
-    Where tags are wanted, only elements of these are yielded. What most elements go
-    through is written out here: a call for each would take as long as all else.
+    Returns the first of the `last` ones, at which it stops; None at the end of the
+    file. What most elements go through is written out here: a call for each would take
+    as long as all else.
     """
-    data, limit = prefix.data, prefix.limit
-    heads = _BARE_HEADS if syntax.implicit else _HEADS
-    unpack = heads[syntax.endian].unpack_from
+    data, is_bare, new = prefix.data, syntax.implicit, tuple.__new__
+    unpack = (_BARE_HEADS if is_bare else _HEADS)[syntax.endian].unpack_from
     vr: bytes | None = None
-    while True:
+    while prefix.reach(position + 8):
+        head = min(len(data), prefix.limit) - 8  # no head starts behind
+        while position <= head:
+            if is_bare:
+                group, number, length = unpack(data, position)
+                tag, position = group << 16 | number, position + 8
+            else:
+                group, number, vr, length = unpack(data, position)
+                tag, position = group << 16 | number, position + 8
+                if vr not in _SHORT_VRS:
+                    tag, vr, position, length = _element(prefix, position - 8, syntax)
+            if tag in wanted:
+                element = new(Element, (tag, vr, position, length))
+                if tag in last:
+                    return element
+                found[tag] = element
+            if length == UNDEFINED:
+                position = _skip(prefix, position, syntax)
+            else:
+                position += length
+        if position > len(data):
+            prefix.need(position)
+    return None
+
+
+def find_meta(prefix: Prefix, position: int, found: dict[int, Element]) -> int:
+    """Add the elements of group 0002 (PS3.10 section 7.1); return where they end."""
+    data, unpack, new = prefix.data, _HEADS["<"].unpack_from, tuple.__new__
+    while position + 8 <= len(data) or prefix.reach(position + 8):
+        group, number, vr, length = unpack(data, position)
         start = position + 8
-        if (start > len(data) or start > limit) and not prefix.reach(start):
-            return
-        if syntax.implicit:
-            group, number, length = unpack(data, position)
-        else:
-            group, number, vr, length = unpack(data, position)
-            if vr in _LONG_VRS or not b"AA" <= vr <= b"ZZ":
-                _, vr, start, length = _element(prefix, position, syntax)
+        if vr not in _SHORT_VRS:
+            _, vr, start, length = _element(prefix, position, _META)
+        if group != 2 or length == UNDEFINED:
+            break
+        position = start + length
+        if position > len(data):
+            prefix.need(position)
         tag = group << 16 | number
-        if wanted is None or tag in wanted:
-            yield Element(tag, vr, start, length)
-        if length == UNDEFINED:
-            position = _skip(prefix, start, syntax)
-        else:
-            position = start + length
-            if position > len(data):
-                prefix.need(position)
+        found[tag] = new(Element, (tag, vr, start, length))
+    return position
 
 
 def _element(prefix: Prefix, position: int, syntax: Syntax) -> Element:

@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields
 from itertools import accumulate
 from typing import Any, BinaryIO, Final
 
@@ -25,13 +26,13 @@ from dicomdask.header.elements import (
     BIG_ENDIAN,
     EXPLICIT,
     IMPLICIT,
-    UNDEFINED,
     Prefix,
     Syntax,
+    find_elements,
+    find_meta,
     guess_syntax,
     inflated,
     is_implicit,
-    walk_elements,
 )
 from dicomdask.header.values import CHARACTER_SET, TAGS, UIDS, WHOLE_TEXT, Header
 from dicomdask.limits import MAX_HEADER_BYTES
@@ -49,7 +50,7 @@ _PIXELS: Final = {
 _META_CLASS, _META_SYNTAX = 0x00020002, 0x00020010
 _DIRECTORY = 0x00041220
 _MODALITY_LUT, _SPECTRUM = 0x00283000, 0x56000020
-_DICOMDIR_CLASS: Final = "1.2.840.10008.1.3.10"
+_DICOMDIR_CLASS: Final = b"1.2.840.10008.1.3.10"
 # PS3.5 sections A.5, A.7 and A.11: the data set itself is deflated.
 _DEFLATED: Final = {
     "1.2.840.10008.1.2.1.99",
@@ -116,21 +117,34 @@ def read_instance(
     is_mosaic = "MOSAIC" in values["image_type"] and n_frames == 1 and not columns
     if is_mosaic:
         columns = mosaic.read_tiles(header, values)
-    return Instance(
-        url=source.url,
-        size=source.size,
-        token=source.token,
-        etag=source.etag,
-        header_digest=_digest(header.prefix.data, stop),
-        transfer_syntax_uid=syntax,
-        number_of_frames=n_frames,
-        frame_facts=pack(columns),
-        pixel_keyword=keyword,
-        has_modality_lut=header.has_items(_MODALITY_LUT),
-        is_mosaic=is_mosaic,
-        header_bytes=stop,
-        **values,
-    )
+    values |= {
+        "url": source.url,
+        "size": source.size,
+        "token": source.token,
+        "etag": source.etag,
+        "header_digest": _digest(header.prefix.data, stop),
+        "transfer_syntax_uid": syntax,
+        "number_of_frames": n_frames,
+        "frame_facts": pack(columns),
+        "pixel_keyword": keyword,
+        "has_modality_lut": header.has_items(_MODALITY_LUT),
+        "is_mosaic": is_mosaic,
+        "header_bytes": stop,
+    }
+    return _make_instance(values)
+
+
+_PUT: Final = tuple(
+    (field.name, getattr(Instance, field.name).__set__) for field in fields(Instance)
+)
+
+
+def _make_instance(values: dict[str, Any]) -> Instance:
+    """Do what the constructor does, which looks up each of so many fields twice."""
+    instance = Instance.__new__(Instance)
+    for name, put in _PUT:
+        put(instance, values[name])
+    return instance
 
 
 def read_patient(file: BinaryIO) -> tuple[str | None, str | None, str]:
@@ -249,7 +263,7 @@ def _refuse_bomb(data: bytes, limit: int) -> None:
     """Refuse a data set that inflates to more than `limit` bytes."""
     file = io.BytesIO(data)
     header = Header(Prefix(file))
-    start = _walk_meta(header, _dataset_start(header.prefix))
+    start = find_meta(header.prefix, _dataset_start(header.prefix), header.elements)
     if header.text(_META_SYNTAX) in _DEFLATED:
         n = 0
         for block in inflated(file, start):
@@ -305,9 +319,10 @@ def _try_parse(header: Header, start: int) -> tuple[str, str | None, int]:
         failure = error
     except (ValueError, struct.error, zlib.error):
         failure = InputError("bad-header")
-    uid = header.text(TAGS["sop_class_uid"])
-    if start == 0 and (uid is None or not _UID.fullmatch(uid)):
-        raise InputError("not-dicom")
+    if start == 0:
+        uid = header.text(TAGS["sop_class_uid"])
+        if uid is None or not _UID.fullmatch(uid):
+            raise InputError("not-dicom")
     if failure is not None:
         raise InputError(failure.code, failure.reason)
     return result
@@ -317,13 +332,13 @@ def _refuse_without_pixels(
     header: Header, values: dict[str, Any], keyword: str | None
 ) -> None:
     """Refuse a DICOMDIR, and an object that is no image."""
-    meta_class = header.text(_META_CLASS)
-    if meta_class == _DICOMDIR_CLASS or _DIRECTORY in header.elements:
+    meta_class = (header.raw(_META_CLASS) or b"").partition(b"\\")[0]
+    if meta_class.strip(b" \0") == _DICOMDIR_CLASS or _DIRECTORY in header.elements:
         raise InputError("dicomdir")
     if keyword or (values["rows"] and _SPECTRUM not in header.elements):
         return
     # An image that ends before its pixels is damaged, not an object without them.
-    uid = values["sop_class_uid"] or meta_class
+    uid = values["sop_class_uid"] or header.text(_META_CLASS)
     if uid is None:
         raise InputError("missing-uid")
     name = pydicom.uid.UID(uid, validation_mode=pydicom.config.IGNORE).name
@@ -333,7 +348,7 @@ def _refuse_without_pixels(
 def _parse(header: Header, start: int) -> tuple[str, str | None, int]:
     """Read the elements; return transfer syntax, pixel keyword and where it stopped."""
     prefix = header.prefix
-    start = _walk_meta(header, start)
+    start = find_meta(prefix, start, header.elements)
     uid = header.text(_META_SYNTAX)
     if uid in _DEFLATED:
         prefix.inflate(start)
@@ -342,23 +357,10 @@ def _parse(header: Header, start: int) -> tuple[str, str | None, int]:
     header.endian = ">" if uid == BIG_ENDIAN else "<"
     syntax = Syntax(header.endian, is_implicit(prefix.data, start))
     header.syntax = syntax
-    for element in walk_elements(prefix, start, syntax, _WANTED):
-        if element.tag in _PIXELS:
-            return uid, _PIXELS[element.tag], element.start
-        header.elements[element.tag] = element
-    return uid, None, len(prefix.data)
-
-
-def _walk_meta(header: Header, start: int) -> int:
-    """Read group 0002 (PS3.10 section 7.1); return where the data set starts."""
-    position = start
-    for element in walk_elements(header.prefix, start, Syntax("<", implicit=False)):
-        if element.tag >> 16 != 2 or element.length == UNDEFINED:
-            break
-        position = element.start + element.length
-        header.prefix.need(position)
-        header.elements[element.tag] = element
-    return position
+    last = find_elements(prefix, start, syntax, _WANTED, _PIXELS, header.elements)
+    if last is None:
+        return uid, None, len(prefix.data)
+    return uid, _PIXELS[last.tag], last.start
 
 
 def _digest(data: bytearray, stop: int) -> str:

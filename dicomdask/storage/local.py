@@ -8,11 +8,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dicomdask.errors import StoreError
 from dicomdask.model import SourceFile
+from dicomdask.storage import traffic
 from dicomdask.storage.listed import NOT_A_FILE, Listed
 
 
@@ -85,7 +86,7 @@ def read(url: str) -> bytes:
 def open_blocks(url: str, size: int | None = None) -> BinaryIO:
     """Open a file for reads of just what is asked for."""
     del size  # the file knows
-    return open(decode_path(url), "rb", buffering=0)
+    return cast("BinaryIO", traffic.CountedFile(decode_path(url)))
 
 
 def exists(url: str) -> bool:

@@ -13,6 +13,7 @@ import fsspec
 
 from dicomdask.errors import SourceError, StoreError
 from dicomdask.model import SourceFile
+from dicomdask.storage import traffic
 from dicomdask.storage.listed import NOT_A_FILE, OUTSIDE, Listed
 from dicomdask.storage.requests import ANSWERS, ask, open_store
 from dicomdask.storage.urls import join
@@ -271,6 +272,7 @@ class _Blocks(io.RawIOBase):
             return b""
         data = read_range(self._url, self._position, stop)
         self._position += len(data)
+        traffic.note(read=len(data))
         return data
 
 

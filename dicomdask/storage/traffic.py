@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import Lock
-from typing import BinaryIO, cast
 
 _lock = Lock()
 
@@ -45,32 +44,11 @@ def note(*, read: int = 0, written: int = 0) -> None:
             found.written_bytes += written
 
 
-def count_reads(file: BinaryIO) -> BinaryIO:
-    """Return a file that is read as this one, and whose reads are counted."""
-    return cast("BinaryIO", _CountedFile(file))
-
-
-class _CountedFile(io.RawIOBase):
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+class CountedFile(io.FileIO):
+    """A local file, opened for reading, whose reads are counted."""
 
     def read(self, size: int | None = -1) -> bytes:
-        data = self._file.read(-1 if size is None else size)
+        """Return the next bytes, fewer where the file ends."""
+        data = super().read(-1 if size is None else size)
         note(read=len(data))
         return data
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
