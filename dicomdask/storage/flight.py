@@ -2,12 +2,11 @@
 
 import asyncio
 import errno
-import io
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, BinaryIO, Final, NamedTuple, TypeVar, cast
+from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 import fsspec
 
@@ -17,6 +16,7 @@ from dicomdask.model import SourceFile
 from dicomdask.storage import remote, traffic
 from dicomdask.storage.ahead import ahead
 from dicomdask.storage.requests import ask_from_loop, open_store
+from dicomdask.storage.stream import open_stream
 from dicomdask.storage.urls import is_local, join
 
 Result = TypeVar("Result")
@@ -146,19 +146,27 @@ def _one_by_one(
         yield number, take()
 
 
-class _Start(io.RawIOBase):
+class _Start:
     """The bytes of a file that came so far; it notes what is wanted behind them."""
 
     def __init__(self, size: int) -> None:
-        self._size, self._position = size, 0
+        self._size = size
         self._data: bytes = b""
         self._error: BaseException | None = None
         self.wanted = 0
 
     def open(self) -> BinaryIO:
         """Return the stream for another try."""
-        self._position = self.wanted = 0
-        return cast("BinaryIO", self)
+        self.wanted = 0
+        return open_stream(self._size, self._give)
+
+    def _give(self, start: int, stop: int) -> bytes:
+        if self._error is not None:
+            raise self._error
+        data = self._data[start:stop]
+        if not data and start < stop:
+            self.wanted = stop
+        return data
 
     def ask(self, number: int, url: str) -> _Ask:
         """Return the request for what is wanted."""
@@ -176,31 +184,6 @@ class _Start(io.RawIOBase):
         self._data += answer
         if len(self._data) < self.wanted:
             self._size = len(self._data)
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
-        self._position = max(0, base[whence] + offset)
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self._error is not None:
-            raise self._error
-        wanted = self._size if size is None or size < 0 else self._position + size
-        stop = min(wanted, self._size)
-        data = self._data[self._position : stop]
-        if not data and stop > self._position:
-            self.wanted = stop
-        self._position += len(data)
-        return data
 
 
 # --- in flight ----------------------------------------------------------------

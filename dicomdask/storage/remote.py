@@ -2,11 +2,10 @@
 
 import datetime
 import errno
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 from urllib.parse import unquote
 
 import fsspec
@@ -16,6 +15,7 @@ from dicomdask.model import SourceFile
 from dicomdask.storage import traffic
 from dicomdask.storage.listed import NOT_A_FILE, OUTSIDE, Listed
 from dicomdask.storage.requests import ANSWERS, ask, open_store
+from dicomdask.storage.stream import open_stream
 from dicomdask.storage.urls import join
 
 SUFFIX_RANGES: Final = frozenset({"s3", "s3a", "gs", "gcs", "memory", "http", "https"})
@@ -245,44 +245,19 @@ def read_tail(url: str, nbytes: int) -> bytes:
     return read_range(url, max(0, size - nbytes), size)
 
 
-class _Blocks(io.RawIOBase):
-    """An object read from where one likes; each read is one request."""
-
-    def __init__(self, url: str, size: int) -> None:
-        self._url, self._size, self._position = url, size, 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
-        self._position = max(0, base[whence] + offset)
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        wanted = self._size if size is None or size < 0 else self._position + size
-        stop = min(wanted, self._size)
-        if stop <= self._position:
-            return b""
-        data = read_range(self._url, self._position, stop)
-        self._position += len(data)
-        traffic.note(read=len(data))
-        return data
-
-
 def open_blocks(url: str, size: int | None = None) -> BinaryIO:
     """Open an object for reads of just what is asked for."""
     if size is None:
         size = describe(url).size
         if size == NOT_A_FILE:
             raise FileNotFoundError(errno.ENOENT, "no such object")
-    return cast("BinaryIO", _Blocks(url, size))
+
+    def give(start: int, stop: int) -> bytes:
+        data = read_range(url, start, stop)
+        traffic.note(read=len(data))
+        return data
+
+    return open_stream(size, give)
 
 
 def exists(url: str) -> bool:
