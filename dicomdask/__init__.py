@@ -40,3 +40,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'dicomdask' has no attribute '{name}'")
     module, attribute = _HOMES[name]
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
