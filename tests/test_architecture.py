@@ -1,6 +1,7 @@
 """The floors and walls of the house: a room imports only from lower floors."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -110,6 +111,34 @@ def room_of(module: str) -> str:
 def test_each_room_has_a_floor():
     known = set().union(*FLOORS.values())
     assert {room_of(module) for module in modules()} == known
+
+
+def test_the_readme_shows_the_house():
+    text = (PACKAGE.parent / "README.md").read_text()
+    table = text.split("<!-- rooms", 1)[1].split("<!-- /rooms", 1)[0]
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", table, re.MULTILINE)
+    shown = {
+        int(floor): {room.split("`")[1] for room in cell.split(" · ")}
+        for floor, cell in rows
+    }
+    assert shown | {9: {"__main__"}} == FLOORS
+
+
+def test_files_that_the_readme_names_are_there():
+    text = (PACKAGE.parent / "README.md").read_text().split("## How it is built")[1]
+    named = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert len(named) > 5
+    assert not {name for name in named if not (PACKAGE / name).is_file()}
+
+
+def test_the_docstring_of_a_large_room_names_its_files():
+    for room in ("deid", "storage", "tasks"):
+        docstring = ast.get_docstring(ast.parse(modules()[room].read_text())) or ""
+        named = set(re.findall(r"`(\w+)`", docstring))
+        files = {
+            name.split("/")[1] for name in modules() if name.startswith(room + "/")
+        }
+        assert files <= named, room
 
 
 @pytest.mark.parametrize("module", modules())

@@ -29,7 +29,7 @@ from dicomdask.pseudonym import Key
 from dicomdask.steps import Progress
 from dicomdask.steps.session import locked
 from dicomdask.tasks import places
-from dicomdask.tasks.memory import as_of, read_memory
+from dicomdask.tasks.remembered import as_of, read_remembered
 from dicomdask.verify import verify
 from dicomdask.work import Work
 from tests.builders import make_series, to_bytes
@@ -332,9 +332,9 @@ def test_the_next_run_looks_at_what_is_new_only(lab: Lab) -> None:
     done = lab.convert(progress=lambda now: steps.append(now.stage))
     assert set(steps) == {"list"}
     assert not done.is_new
-    memory = read_memory(Work(str(lab.work)))
-    assert memory is not None
-    assert as_of(memory, lab.open().commit)
+    remembered = read_remembered(Work(str(lab.work)))
+    assert remembered is not None
+    assert as_of(remembered, lab.open().commit)
     new = Person()
     for number, ds in enumerate(new.make(2)):
         new.write(lab.path(new, f"{number}.dcm"), ds)

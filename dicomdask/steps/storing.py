@@ -22,9 +22,9 @@ from dicomdask.steps.stages import (
 )
 from dicomdask.tasks import planning
 from dicomdask.tasks.encode import plan_tasks, source_bytes
-from dicomdask.tasks.memory import as_of, open_buckets, read_memory
 from dicomdask.tasks.planned import sort_verdicts
 from dicomdask.tasks.policies import named_policy
+from dicomdask.tasks.remembered import as_of, open_buckets, read_remembered
 from dicomdask.work import Job
 
 LOGGER: Final = logging.getLogger("dicomdask")
@@ -152,9 +152,9 @@ def _find_lost(session: Session, store: str) -> list[str]:
     Returns the parts of the plan that the newest commit may not hold.
     """
     newest = session.newest or commits.read_commit(store)
-    memory = as_of(read_memory(session.work), newest)
-    commit_task.drop_lost(session.work, session.key, store, memory)
-    return open_buckets(session.work, memory)
+    remembered = as_of(read_remembered(session.work), newest)
+    commit_task.drop_lost(session.work, session.key, store, remembered)
+    return open_buckets(session.work, remembered)
 
 
 @dataclass(frozen=True, slots=True)

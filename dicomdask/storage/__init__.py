@@ -3,6 +3,13 @@
 Reads are bounded ranges. Writes are whole objects that appear at once or not at all:
 locally a temporary file, fsync and a rename or link; elsewhere one PUT. What differs
 between the two stands in `local` and `remote`; the functions here choose.
+
+- *names*: `urls` what they stand for; `options` what opens a store; `walk` what lies
+  below a local source; `listed` what a listing tells
+- *requests*: `requests` sent until they are answered; `ahead` several calls in threads,
+  `flight` several ranges without; `traffic` how many bytes pass
+- *reads*: `stream` a file read from where one likes; `ranges` below one base URL;
+  `kept` those that stay in a local folder
 """
 
 import errno

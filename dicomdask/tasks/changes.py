@@ -15,8 +15,8 @@ from dicomdask.model import Instance, Outcome, PlannedVolume, SourceFile
 from dicomdask.pseudonym import Key
 from dicomdask.tasks import places
 from dicomdask.tasks.index import make_outcome, stored_outcome
-from dicomdask.tasks.memory import Memory, as_of, open_buckets, write_memory
 from dicomdask.tasks.planned import Planned
+from dicomdask.tasks.remembered import Remembered, as_of, open_buckets, write_remembered
 from dicomdask.tasks.resolve import newest_of
 from dicomdask.tasks.settle import Before, recall, settle
 from dicomdask.work import Work
@@ -48,14 +48,14 @@ class Context:
     key: Key
     planned: Planned
     parent: Commit | None
-    memory: Memory | None
+    remembered: Remembered | None
     states: Mapping[str, str]
     changed: Mapping[str, SourceFile]
 
     @property
     def is_alone(self) -> bool:
         """Whether the store holds what is remembered, and nothing else."""
-        return self.memory is not None and self.memory.is_alone
+        return self.remembered is not None and self.remembered.is_alone
 
     def parts_of(self, table: str) -> tuple[commits.TablePart, ...]:
         """Return the parts of one table of the parent."""
@@ -68,7 +68,7 @@ def propose(
     key: Key,
     *,
     planned: Planned,
-    memory: Memory | None,
+    remembered: Remembered | None,
     parent: Commit | None,
 ) -> Proposal:
     """Return what the plan changes against a commit.
@@ -81,7 +81,7 @@ def propose(
     StoreError
         If an input is unaccounted for, or receipts or parts are damaged.
     """
-    held = as_of(memory, parent)
+    held = as_of(remembered, parent)
     states, changed = work.plan_states(), work.read_changed()
     context = Context(work, store, key, planned, parent, held, states, changed)
     parts = tuple(sorted(work.indexed_parts()))
@@ -89,7 +89,7 @@ def propose(
     found = _Found([_table(_outcomes(work, part)) for part in fresh])
     names = open_buckets(work, held)
     if names:
-        write_memory(work, None)  # until the commit is made, it tells nothing
+        write_remembered(work, None)  # until the commit is made, it tells nothing
     for bucket, before in _before(context, names):
         _settle(context, bucket, before, found)
     wanted = tables.concat("inputs", [*found.inputs, _taken(context, found)])

@@ -21,9 +21,14 @@ from dicomdask.model import (
 from dicomdask.pseudonym import Key
 from dicomdask.tasks import places
 from dicomdask.tasks.forgotten import drop
-from dicomdask.tasks.memory import Memory, as_of, read_memory, write_memory
 from dicomdask.tasks.patient import Patient
 from dicomdask.tasks.planned import read_planned, write_planned
+from dicomdask.tasks.remembered import (
+    Remembered,
+    as_of,
+    read_remembered,
+    write_remembered,
+)
 from dicomdask.tasks.vacuum import TEMPORARY
 from dicomdask.work import Work
 
@@ -60,9 +65,9 @@ def clean_work(
         the latter, it need not be compared with the former.
     """
     traces = _trace(work, patients)
-    memory = read_memory(work)
-    if memory is not None:
-        write_memory(work, None)  # until all is clean, it tells nothing
+    remembered = read_remembered(work)
+    if remembered is not None:
+        write_remembered(work, None)  # until all is clean, it tells nothing
     urls, sources = traces.urls, traces.sources
     count = _remove_tasks(work, traces.tasks)
     tokens = _clean_plan(work, traces)
@@ -85,8 +90,8 @@ def clean_work(
     for bucket in work.bucket_names():
         count += drop(work, Instance, lambda one: one.url in urls, "index", bucket)
     _note_plan(work, patients if made else (), traces, tokens)
-    if memory is not None:
-        write_memory(work, _after(memory, made, tokens))
+    if remembered is not None:
+        write_remembered(work, _after(remembered, made, tokens))
     return count
 
 
@@ -212,12 +217,12 @@ def _renewed(plans: dict[str, str], tokens: Tokens) -> dict[str, str]:
 
 
 def _after(
-    memory: Memory, made: tuple[Commit, Commit] | None, tokens: Tokens
-) -> Memory:
-    plans = _renewed(memory.plans, tokens)
-    is_held = made is not None and as_of(memory, made[1]) is not None
-    commit = commits.identity(made[0]) if made and is_held else memory.commit
-    return replace(memory, commit=commit, plans=plans)
+    remembered: Remembered, made: tuple[Commit, Commit] | None, tokens: Tokens
+) -> Remembered:
+    plans = _renewed(remembered.plans, tokens)
+    is_held = made is not None and as_of(remembered, made[1]) is not None
+    commit = commits.identity(made[0]) if made and is_held else remembered.commit
+    return replace(remembered, commit=commit, plans=plans)
 
 
 def _remove_temporary(work: Work) -> None:

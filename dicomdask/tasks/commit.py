@@ -14,15 +14,15 @@ from dicomdask.model import PlannedVolume
 from dicomdask.pseudonym import Key, resolve_key
 from dicomdask.tasks import fingerprint, places
 from dicomdask.tasks.changes import Proposal, propose
-from dicomdask.tasks.memory import (
-    Memory,
-    as_of,
-    open_buckets,
-    read_memory,
-    write_memory,
-)
 from dicomdask.tasks.planned import Planned, read_planned
 from dicomdask.tasks.policies import job_policy
+from dicomdask.tasks.remembered import (
+    Remembered,
+    as_of,
+    open_buckets,
+    read_remembered,
+    write_remembered,
+)
 from dicomdask.tasks.settle import state_of
 from dicomdask.work import Job, Work
 
@@ -59,7 +59,7 @@ def task_digests(volume: PlannedVolume, key: Key) -> list[str]:
     return [plan.task_digest(volume, task, key) for task in plan.volume_tasks(volume)]
 
 
-def drop_lost(work: Work, key: Key, store: str, memory: Memory | None) -> int:
+def drop_lost(work: Work, key: Key, store: str, remembered: Remembered | None) -> int:
     """Take back the receipts of tasks whose shards are gone; return how many.
 
     Shards that no commit names yet may be removed by others. Volumes that are
@@ -67,8 +67,8 @@ def drop_lost(work: Work, key: Key, store: str, memory: Memory | None) -> int:
     """
     done = work.done_tasks()
     lost = 0
-    for name in open_buckets(work, memory):
-        held = work.read_committed(name).series if memory else ()
+    for name in open_buckets(work, remembered):
+        held = work.read_committed(name).series if remembered else ()
         states = {state for series in held for state in series.states}
         for volume in work.read_plan(name).volumes:
             if state_of(volume) in states:
@@ -105,20 +105,22 @@ def commit(work: Work, *, now: str) -> Commit | None:
             f"parts of the plan are missing in {work.url}; run `dicomdask plan` and "
             "`dicomdask encode` again"
         )
-    memory = read_memory(work)
+    remembered = read_remembered(work)
     tried: list[tuple[Commit | None, Proposal]] = []
     make = partial(_describe, job=job, key=key, now=now)
 
     def change_of(parent: Commit | None) -> Change:
         _require_planned_without(planned, parent)
-        names = open_buckets(work, as_of(memory, parent))
+        names = open_buckets(work, as_of(remembered, parent))
         missing = missing_tasks(work, key, names)
         if missing:
             raise PlanError(
                 f"{len(missing)} tasks of the plan have no receipt; "
                 "run `dicomdask encode`"
             )
-        found = propose(work, store, key, planned=planned, memory=memory, parent=parent)
+        found = propose(
+            work, store, key, planned=planned, remembered=remembered, parent=parent
+        )
         tried.append((parent, found))
         return found.change
 
@@ -129,7 +131,7 @@ def commit(work: Work, *, now: str) -> Commit | None:
     parent, proposal = tried[-1]
     newest = made or parent
     if newest is not None:
-        _remember(work, newest, proposal, memory)
+        _remember(work, newest, proposal, remembered)
     return made
 
 
@@ -143,18 +145,18 @@ def _require_planned_without(planned: Planned, parent: Commit | None) -> None:
 
 
 def _remember(
-    work: Work, newest: Commit, proposal: Proposal, before: Memory | None
+    work: Work, newest: Commit, proposal: Proposal, before: Remembered | None
 ) -> None:
     """Remember a commit, so that the next looks at what changed since only."""
     if proposal.n_inputs is None:
         is_alone = before is not None and before.is_alone
     else:
         is_alone = newest.counts["inputs"] == proposal.n_inputs
-    memory = Memory(
+    remembered = Remembered(
         commits.identity(newest), is_alone, proposal.parts, dict(proposal.plans)
     )
-    if memory != before:
-        write_memory(work, memory)
+    if remembered != before:
+        write_remembered(work, remembered)
         places.merge(work, proposal.parts)
 
 

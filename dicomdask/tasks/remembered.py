@@ -11,7 +11,7 @@ NOTE: Final = "committed.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class Remembered:
     """What this work directory committed last.
 
     `commit` is the identity of the commit; `is_alone` says that the store held nothing
@@ -25,29 +25,29 @@ class Memory:
     plans: dict[str, str]
 
 
-def read_memory(work: Work) -> Memory | None:
+def read_remembered(work: Work) -> Remembered | None:
     """Return what was committed last; None where that is not known."""
     try:
-        found: Memory = plan.from_plain(Memory, work.read_note(NOTE))
+        found: Remembered = plan.from_plain(Remembered, work.read_note(NOTE))
     except TypeError:
         return None
     return found
 
 
-def as_of(memory: Memory | None, commit: Commit | None) -> Memory | None:
+def as_of(remembered: Remembered | None, commit: Commit | None) -> Remembered | None:
     """Return what is remembered if it is of this commit: nobody committed since."""
-    if memory is None or commit is None:
+    if remembered is None or commit is None:
         return None
-    return memory if memory.commit == commits.identity(commit) else None
+    return remembered if remembered.commit == commits.identity(commit) else None
 
 
-def write_memory(work: Work, memory: Memory | None) -> None:
+def write_remembered(work: Work, remembered: Remembered | None) -> None:
     """Remember what is committed, or that it is about to change."""
-    work.write_note(memory and asdict(memory), NOTE)
+    work.write_note(remembered and asdict(remembered), NOTE)
 
 
-def open_buckets(work: Work, memory: Memory | None) -> list[str]:
+def open_buckets(work: Work, remembered: Remembered | None) -> list[str]:
     """Return the buckets whose plan may differ from what is remembered."""
-    plans = memory.plans if memory else {}
+    plans = remembered.plans if remembered else {}
     states = work.plan_states()
     return sorted(name for name, token in states.items() if plans.get(name) != token)
