@@ -7,7 +7,7 @@ import numpy as np
 from pydicom import Dataset
 
 from tests.builders import make_instance, to_bytes
-from tests.test_leaks import (
+from tests.markers import (
     Markers,
     draw_people,
     file_of,

@@ -4,7 +4,6 @@ import io
 import json
 import secrets
 import traceback
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,35 +18,17 @@ from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key
 from dicomdask.tasks import files
 from tests.builders import make_instance, to_bytes
+from tests.marked import write_pile
+from tests.markers import Markers
 from tests.planted import KINDS, plant_kinds
-from tests.test_leaks import (
-    Markers,
-    Pile,
-    Told,
-    all_bytes,
-    assert_clean,
-    assert_keyless,
-    decoded,
-    listening,
-    write_broken,
-    write_rejected,
-    write_skipped,
-    write_stored,
-)
+from tests.told import Told, all_bytes, assert_clean, assert_keyless, decoded, listening
 
 KEY = Key(b"0123456789abcdef")
 
 
 @pytest.fixture(scope="module")
 def pile(tmp_path_factory):
-    made = Pile(tmp_path_factory.mktemp("pile"), Markers())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        write_stored(made)
-        write_rejected(made)
-        write_skipped(made)
-        write_broken(made)
-    return made
+    return write_pile(tmp_path_factory.mktemp("pile"))
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import pydicom
 
 from tests.benchmarks.contest import align
 from tests.benchmarks.peers import Tool, tools
+from tests.markers import Markers
 from tests.planted import plant_kinds
-from tests.test_leaks import Markers
 
 BULK = {"SQ", "OW", "OB"}
 
