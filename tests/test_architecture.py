@@ -141,6 +141,22 @@ def test_the_docstring_of_a_large_room_names_its_files():
         assert files <= named, room
 
 
+def test_the_docstring_of_the_tests_names_what_they_are_made_of():
+    tests = PACKAGE.parent / "tests"
+    found = ast.parse((tests / "__init__.py").read_text())
+    named = set(re.findall(r"`(\w+)`", ast.get_docstring(found) or ""))
+    made_of = {
+        path.stem
+        for path in tests.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+        if not path.stem.startswith(("test_", "__"))
+    }
+    assert len(made_of) > 10
+    assert made_of <= named
+    known = made_of | {path.stem for path in tests.glob("test_*.py")} | {"examples"}
+    assert named <= known
+
+
 @pytest.mark.parametrize("module", modules())
 def test_a_room_imports_only_from_lower_floors(module):
     room = room_of(module)

@@ -1,3 +1,5 @@
+"""Table E.1-1 as the shipped policies hold it, and what a policy may be asked."""
+
 import csv
 import json
 import pickle
