@@ -8,7 +8,15 @@ import pydicom
 
 import dicomdask
 from dicomdask.errors import CODES
-from tests.pages import ROOT, commands, run_commands, run_program
+from tests.pages import (
+    ROOT,
+    blocks,
+    commands,
+    page_text,
+    run_blocks,
+    run_commands,
+    run_program,
+)
 
 README = (ROOT / "README.md").read_text()
 
@@ -34,7 +42,7 @@ def test_links_and_pictures_are_there():
 
 
 def test_the_page_on_kinds_of_objects_names_codes_that_there_are():
-    text = (ROOT / "examples" / "volumes.md").read_text()
+    text = page_text("volumes.md")
     rows = re.findall(r"^\|.*\|([^|]*)\|$", text.split("## Three")[0], re.MULTILINE)
     codes = {code for row in rows for code in re.findall(r"`([^`]+)`", row)}
     assert len(codes) > 8
@@ -43,15 +51,13 @@ def test_the_page_on_kinds_of_objects_names_codes_that_there_are():
 
 def test_the_commands_of_the_page_on_kinds_of_objects_run(tmp_path):
     done = run_commands(commands("volumes.md"), tmp_path)
-    assert done.returncode in (0, 8), done.stderr
+    assert "all is as it should be" in done.stdout
 
 
 def test_the_commands_of_the_page_on_converting_run(tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
     done = run_commands(commands("convert.md"), folder)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
     assert "all is as it should be" in done.stdout
     assert "nothing new: commit 0 stands" in done.stdout
 
@@ -61,12 +67,8 @@ def test_the_python_of_the_page_on_reading_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DICOMDASK_KEY", raising=False)
     dicomdask.convert(str(source), "study.zarr", scheduler="synchronous")
-    text = (ROOT / "examples/read.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(block, names)
+    assert len(blocks("read.md")) == 4
+    names = run_blocks("read.md")
     assert names["array"].shape == tuple(names["volumes"]["shape"].iloc[0])
 
 

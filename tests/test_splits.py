@@ -17,7 +17,7 @@ import dicomdask
 from dicomdask import cli, splits
 from dicomdask.errors import OptionError, SplitError, TableError
 from dicomdask.splits import assign
-from tests.pages import ROOT, commands, run_commands
+from tests.pages import commands, page_text, run_blocks, run_commands
 
 NAMES = ("train", "val", "test")
 UIDS = ("StudyInstanceUID", "FrameOfReferenceUID")
@@ -514,18 +514,16 @@ def test_the_file_holds_pseudonyms_only(store, tmp_path):
 
 
 def test_the_commands_of_the_page_run(tmp_path, monkeypatch):
-    page = (ROOT / "examples/split.md").read_text()
     found = commands("split.md")
     assert len(found) == 7
     done = run_commands(found, tmp_path)
-    assert done.returncode == 0, done.stderr
     assert sorted(Path(tmp_path).glob("*.csv"))
-    for line in re.findall(r"^ {4}((?:split|patients by|CT) .*)$", page, re.M):
+    for line in re.findall(
+        r"^ {4}((?:split|patients by|CT) .*)$", page_text("split.md"), re.M
+    ):
         assert line in done.stdout
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    [block] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(block, names)
+    names = run_blocks("split.md")
     held = names["ds"].read_split("mr.parquet")
     assert set(held["test"]["Modality"]) >= {"MR"}
     assert "MR" not in set(held["train"]["Modality"])

@@ -2,9 +2,6 @@
 
 import importlib.util
 import json
-import os
-import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +12,8 @@ from torch import distributed
 
 import dicomdask
 from dicomdask.loaders.torch import Loader, SliceDataset
+from tests.pages import ROOT, commands, run_blocks, run_program
 
-ROOT = Path(__file__).parent.parent
 SHIPPED = Path(pydicom.__file__).parent / "data/test_files/dicomdirtests"
 
 
@@ -49,14 +46,8 @@ def test_a_stop_and_a_resume_change_no_weight(example, shipped, tmp_path):
 
 
 def test_the_script_prints_one_table(tmp_path):
-    kept = {key: value for key, value in os.environ.items() if key[:9] != "DICOMDASK"}
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples/train.py", tmp_path, "--rounds", "1"],
-        env=kept,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    script = ROOT / "examples/train.py"
+    done = run_program([sys.executable, script, tmp_path, "--rounds", "1"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "stopped after" in done.stdout
     table = json.loads((tmp_path / "train.json").read_text())
@@ -66,14 +57,11 @@ def test_the_script_prints_one_table(tmp_path):
 
 
 def test_the_page_runs(shipped, monkeypatch):
-    page = (ROOT / "examples/train.md").read_text()
-    first, second = re.findall(r"^ {4}\$ (.*)$", page, re.MULTILINE)
+    first, second = commands("train.md")
     assert "dicomdirtests" in first  # what `shipped` converts
     assert second == 'dicomdask convert "$SRC" study.zarr || test $? -eq 8'
     monkeypatch.chdir(shipped.parent)
-    names: dict = {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, names)
+    names = run_blocks("train.md")
     assert len(names["slices"]) == 21
     assert len(set(names["rest"])) == 8  # of batches of 8, 5 and 8
     assert set(names["batch"]) == {"image", "labels", "trace", "left_out"}
