@@ -15,13 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGExtended12Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from dicomdask.errors import InputError
 from dicomdask.header import read_dataset
-from dicomdask.pixels import FrameDecoder, codecs, decode_frames, streams
+from dicomdask.pixels import (
+    FrameDecoder,
+    codecs,
+    decode_frames,
+    reference_frames,
+    streams,
+)
 from dicomdask.pixels.form import read_form
 from tests.builders import make_instance, to_bytes
+from tests.jpegs import Layout, make_jpeg, random_blocks
 from tests.test_pixels import dev_files, quietly
 
 LOSSLESS = {
@@ -201,6 +213,42 @@ def test_line_25_an_offset_table_that_is_wrong_is_passed_over(table: bytes) -> N
     length = len(table).to_bytes(4, "little")
     ds.PixelData = value[:4] + length + table + value[8:]
     np.testing.assert_array_equal(decode_frames(read_dataset(to_bytes(ds))), pixels)
+
+
+def jpeg_instance(stream: bytes, layout: Layout) -> Dataset:
+    """Return an instance with a JPEG of one component, padded to an even length."""
+    pixels = np.zeros((layout.rows, layout.columns), "u2")
+    ds = make_instance(pixels=pixels, BitsStored=layout.precision)
+    ds.HighBit, ds.PixelRepresentation = layout.precision - 1, 0
+    ds.PixelData = encapsulate([stream + b"\0" * (len(stream) % 2)])
+    ds.file_meta.TransferSyntaxUID = JPEGExtended12Bit
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    return ds
+
+
+TWELVE = Layout(24, 32, precision=12)
+
+
+@pytest.mark.parametrize("n", [9, 40])
+def test_line_25_a_jpeg_may_be_padded_with_any_number_of_ff(n: int) -> None:
+    stream = make_jpeg(TWELVE, random_blocks(TWELVE, 3))
+    wanted = decode_frames(read_dataset(to_bytes(jpeg_instance(stream, TWELVE))))
+    padded = jpeg_instance(stream + b"\xff" * n, TWELVE)
+    np.testing.assert_array_equal(decode_frames(read_dataset(to_bytes(padded))), wanted)
+    cut = jpeg_instance(stream[:-2] + b"\xff" * n, TWELVE)
+    with pytest.raises(InputError) as caught:
+        decode_frames(read_dataset(to_bytes(cut)))
+    assert caught.value.code == "truncated"
+
+
+def test_line_25_a_sequential_scan_that_claims_no_spectrum_has_all_of_it() -> None:
+    stream = make_jpeg(TWELVE, random_blocks(TWELVE, 4))
+    empty = stream.replace(b"\1\0\0\x3f\0", b"\1\0\0\0\0", 1)
+    assert empty != stream
+    wanted = decode_frames(read_dataset(to_bytes(jpeg_instance(stream, TWELVE))))
+    data = to_bytes(jpeg_instance(empty, TWELVE))
+    np.testing.assert_array_equal(decode_frames(read_dataset(data)), wanted)
+    np.testing.assert_array_equal(reference_frames(data), wanted)
 
 
 def test_line_20_a_frame_less_than_claimed() -> None:

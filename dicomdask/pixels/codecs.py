@@ -35,7 +35,7 @@ from pydicom.uid import (
 
 from dicomdask.errors import InputError
 from dicomdask.pixels.form import Form
-from dicomdask.pixels.streams import Stream
+from dicomdask.pixels.streams import Stream, mend_scan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -108,7 +108,7 @@ def decode(form: Form, data: bytes, stream: Stream | None) -> tuple[Array, str]:
             return fast(form, data, stream)
         except UNFIT:
             pass
-    return decode_by_pydicom(form, data)
+    return decode_by_pydicom(form, mend_scan(data))
 
 
 Decode = Callable[[Form, bytes, Any], tuple[Array, str]]

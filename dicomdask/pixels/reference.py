@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
     UID,
@@ -17,6 +18,7 @@ from dicomdask.errors import InputError
 from dicomdask.pixels.codecs import plugin_of
 from dicomdask.pixels.form import PALETTE
 from dicomdask.pixels.frames import HOSTILE
+from dicomdask.pixels.streams import mend_scan
 
 
 def reference_frame(data: bytes, frame: int) -> np.ndarray[Any, np.dtype[Any]]:
@@ -51,7 +53,7 @@ def reference_frames(data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
             dataset.file_meta.TransferSyntaxUID = _written_in(dataset)
         plugin = plugin_of(dataset.file_meta.TransferSyntaxUID)
         dataset.pixel_array_options(decoding_plugin=plugin)
-        pixels = dataset.pixel_array
+        pixels = _pixel_array(dataset)
         is_palette = dataset.PhotometricInterpretation == PALETTE
         if is_palette:
             pixels = apply_color_lut(pixels, _native_palette(dataset))
@@ -60,6 +62,17 @@ def reference_frames(data: bytes) -> np.ndarray[Any, np.dtype[Any]]:
         return frames
     except (*HOSTILE, MemoryError):
         raise InputError("bad-pixels") from None
+
+
+def _pixel_array(dataset: pydicom.Dataset) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return the pixels, of JPEGs with mended scans where there is no other way."""
+    try:
+        return dataset.pixel_array
+    except HOSTILE:
+        n = int(dataset.get("NumberOfFrames") or 1)
+        frames = generate_frames(dataset.PixelData, number_of_frames=n)
+        dataset.PixelData = encapsulate([mend_scan(frame) for frame in frames])
+        return dataset.pixel_array
 
 
 def _native_palette(dataset: pydicom.Dataset) -> pydicom.Dataset:

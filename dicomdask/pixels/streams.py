@@ -1,7 +1,7 @@
 """Where compressed frames lie, and what a stream says of itself."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,7 +10,9 @@ from dicomdask.errors import InputError
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 # ISO/IEC 10918-1 table B.1, and FFF7 of JPEG-LS: they start a frame header.
 _FRAME_MARKERS: Final = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
 _APP0, _APP14, _SCAN = 0xE0, 0xEE, 0xDA
+_JPEG: Final = b"\xff\xd8"
 _J2K: Final = b"\xff\x4f\xff\x51"
 
 Fragment = tuple[int, int]
@@ -102,8 +104,23 @@ def _by_ends(value: bytes, fragments: Sequence[Fragment]) -> list[list[Fragment]
 
 
 def has_end(stream: bytes) -> bool:
-    """Tell whether a JPEG of any kind ends: with FFD9, then padding."""
-    return b"\xff\xd9" in stream[-10:] or stream.rstrip(b"\0").endswith(b"\xff\xd9")
+    """Tell whether a JPEG of any kind ends: with FFD9, then padding of 00 or FF."""
+    padded = stream.rstrip(b"\0\xff")
+    return b"\xff\xd9" in stream[-10:] or padded.endswith(b"\xff\xd9")
+
+
+def mend_scan(stream: bytes) -> bytes:
+    """Return a sequential JPEG with the spectral selection that all of them have.
+
+    ISO/IEC 10918-1 section B.2.3 has it go from 0 to 63. Writers are known that leave
+    it empty, and strict decoders refuse their streams.
+    """
+    is_sequential = False
+    for marker, _, stop in _segments(stream if stream[:2] == _JPEG else b""):
+        is_sequential = is_sequential or marker in _SEQUENTIAL
+        if marker == _SCAN and is_sequential and stream[stop - 3 : stop] == b"\0\0\0":
+            return stream[: stop - 2] + b"\x3f" + stream[stop - 1 :]
+    return stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,24 +189,32 @@ def _read_j2k(stream: bytes) -> Stream:
 
 def _read_jpeg(stream: bytes) -> Stream | None:
     """Read markers up to the frame header (ISO/IEC 10918-1 annex B)."""
-    position, adobe, jfif = 2, None, False
-    while stream[position : position + 1] == b"\xff":
-        marker = stream[position + 1]
-        if marker == 0xFF:  # section B.1.1.2: fill bytes
-            position += 1
-            continue
-        if marker == _SCAN:
-            break
-        (length,) = struct.unpack_from(">H", stream, position + 2)
-        content = stream[position + 4 : position + 2 + length]
+    adobe, jfif = None, False
+    for marker, start, stop in _segments(stream):
+        content = stream[start:stop]
         if marker in _FRAME_MARKERS:
             return _read_frame_header(content, adobe, jfif)
         if marker == _APP0:
             jfif = jfif or content.startswith(b"JFIF")
         if marker == _APP14 and content.startswith(b"Adobe") and len(content) >= 12:
             adobe = content[11]
-        position += 2 + length
     return None
+
+
+def _segments(stream: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker of each segment, and where its content starts and stops.
+
+    The last one is the header of the first scan.
+    """
+    position, marker = 2, 0
+    while marker != _SCAN and stream[position : position + 1] == b"\xff":
+        marker = stream[position + 1]
+        if marker == 0xFF:  # section B.1.1.2: fill bytes
+            position += 1
+            continue
+        start = position + 4
+        position += 2 + struct.unpack_from(">H", stream, position + 2)[0]
+        yield marker, start, position
 
 
 def _read_frame_header(content: bytes, adobe: int | None, jfif: bool) -> Stream:
