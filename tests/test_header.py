@@ -463,6 +463,14 @@ def test_deflate_bomb_in_the_header_is_refused_in_bounded_memory() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("n", [MAX_HEADER_BYTES, 0xFFFFFFF0])
+def test_a_length_far_beyond_the_file_is_damage_and_not_a_large_header(n: int) -> None:
+    data = to_bytes(make_instance())
+    at = data.index(b"\x08\0\x05\0CS")
+    long = struct.pack("<HH2sHI", 8, 0x5, b"UN", 0, n)
+    assert code_of(data[:at] + long + data[at + 8 :]) == "bad-header"
+
+
 def test_a_limit_counts_what_a_header_inflates_to() -> None:
     ds = make_instance(transfer_syntax=DeflatedExplicitVRLittleEndian)
     ds.private_block(0x0029, "NOISE", create=True).add_new(0x10, "OB", bytes(50_000))

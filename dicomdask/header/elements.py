@@ -63,17 +63,24 @@ class Prefix:
         A seekable stream.
     limit
         The most bytes to read.
+    size
+        How many bytes the file has, where that is known.
     """
 
-    def __init__(self, file: BinaryIO, limit: int = MAX_HEADER_BYTES) -> None:
+    def __init__(
+        self, file: BinaryIO, limit: int = MAX_HEADER_BYTES, size: int | None = None
+    ) -> None:
         self.data = bytearray()
         self.limit = limit
+        self._size = size
         self._file = file
         self._read: Callable[[int], bytes] = file.read
 
     def reach(self, stop: int) -> bool:
         """Read up to `stop`; return whether the file is that long."""
         if stop > self.limit:
+            if self._size is not None and self._size <= self.limit:
+                return False  # a length that is damaged, not a header that is large
             size = f"{self.limit >> 20} MiB"
             raise InputError("too-large", f"The header is larger than {size}.")
         while len(self.data) < stop:
@@ -92,6 +99,7 @@ class Prefix:
     def inflate(self, start: int) -> None:
         """Let what follows `start` be what it inflates to."""
         del self.data[start:]
+        self._size = None
         blocks = inflated(self._file, start)
         self._read = lambda _: next(blocks, b"")
 

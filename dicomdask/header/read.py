@@ -104,7 +104,7 @@ def read_instance(
         ``too-large``, ``dicomdir``, ``no-pixels`` or ``missing-uid``.
     """
     file.seek(0)
-    header = Header(Prefix(file, limit))
+    header = Header(Prefix(file, limit, source.size or None))
     start = _dataset_start(header.prefix)
     syntax, keyword, stop = _try_parse(header, start)
     values = header.values()
