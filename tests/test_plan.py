@@ -341,6 +341,41 @@ class TestHardKeys:
         for volume in found.volumes:
             assert any(set(urls_of(volume)) <= half for half in halves)
 
+    def test_a_frame_of_reference_for_each_slice_tells_nothing(self):
+        stack = [
+            replace(one, frame_of_reference_uid=f"{ROOT}.9.{number}")
+            for number, one in enumerate(make_stack(5))
+        ]
+        volume = volume_of(stack)
+        assert volume.shape == (5, 16, 12)
+        assert volume.warnings == ("frames-of-reference",)
+        again = volume_of(list(reversed(stack)))
+        assert (again.volume_id, again.revision) == (volume.volume_id, volume.revision)
+
+    def test_frames_of_reference_that_are_shared_split(self):
+        stack = make_stack(6)
+        for n, uids in ((2, "12"), (4, "1223"), (6, "112233")):
+            mixed = [
+                replace(one, frame_of_reference_uid=f"{ROOT}.9.{uid}")
+                for one, uid in zip(stack[:n], uids, strict=True)
+            ]
+            found = plan_of(mixed)
+            assert len(found.volumes) == len(set(uids))
+            assert not any("frames-of-reference" in v.warnings for v in found.volumes)
+
+    def test_frames_of_reference_at_one_position_split(self):
+        [slice_] = make_stack(1)
+        repeats = [
+            replace(
+                slice_,
+                url=f"{number}.dcm",
+                sop_instance_uid=f"{ROOT}.8.{number}",
+                frame_of_reference_uid=f"{ROOT}.9.{number}",
+            )
+            for number in range(4)
+        ]
+        assert shapes_of(plan_of(repeats)) == [(16, 12)] * 4
+
     def test_orientations_within_1e_4_stay_together(self):
         stack = make_stack(4)
         stack[1] = replace(

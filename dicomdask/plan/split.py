@@ -5,7 +5,7 @@ one position (`repeats`); then what is not evenly spaced is cut (`spacing`).
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from dicomdask.errors import InputError
@@ -16,6 +16,8 @@ from dicomdask.plan.spacing import split_irregular
 from dicomdask.plan.stack import Refusal, Stack, is_cross_sectional, refuse
 
 SAME_COSINE: Final = 1e-4
+MIN_LONE: Final = 3
+"""Fewer slices with a frame of reference each may well lie in spaces of their own."""
 
 
 def split_series(
@@ -30,8 +32,17 @@ def split_series(
             if isinstance(result, Refusal) or not result.placed:
                 results.append(result)
             else:
-                results.extend(split_irregular(result, on_irregular))
+                parts = split_irregular(result, on_irregular)
+                results.extend(_warn_of_reference(part) for part in parts)
     return results
+
+
+def _warn_of_reference(part: Stack | Refusal) -> Stack | Refusal:
+    """Warn where slices were put together whose frames of reference differ."""
+    uids = {one.frame_of_reference_uid for one in part.instances}
+    if isinstance(part, Stack) and len(uids) > 1:
+        return part.warn("frames-of-reference")
+    return part
 
 
 def _stable_order(instance: Instance) -> tuple[str, int, str]:
@@ -46,7 +57,30 @@ def _hard_groups(
     for frame in frames:
         direction = directions[frame.facts.image_orientation_patient]
         groups[(direction, *_hard_key(frame))].append(frame)
-    return sorted(groups.items())
+    return sorted(_join_lone_slices(groups).items())
+
+
+_REFERENCE: Final = 3
+"""Where the frame of reference stands in the key of a group."""
+Groups = Mapping[tuple[str, ...], list[Frame]]
+
+
+def _join_lone_slices(groups: Groups) -> Groups:
+    """Put slices together of which each has a frame of reference of its own.
+
+    A series has one (PS3.3 section C.7.4.1). Where no two slices share any, UIDs were
+    replaced slice by slice, as in LIDC-IDRI, and tell nothing; positions then do.
+    """
+    alike: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
+    for key in groups:
+        alike[(*key[:_REFERENCE], "", *key[_REFERENCE + 1 :])].append(key)
+    joined = dict(groups)
+    for name, keys in alike.items():
+        frames = [frame for key in keys for frame in groups[key]]
+        places = {frame.facts.image_position_patient for frame in frames}
+        if MIN_LONE <= len(keys) == len(frames) == len(places):
+            joined[name] = [joined.pop(key)[0] for key in keys]
+    return joined
 
 
 def _hard_key(frame: Frame) -> tuple[str, ...]:
