@@ -10,8 +10,11 @@ from pydicom import DataElement, Dataset, Sequence
 from pydicom.multival import MultiValue
 from pydicom.uid import ExplicitVRLittleEndian
 
+from dicomdask.deid import clean_file
 from dicomdask.deid.written import write_file
-from tests.builders import make_instance
+from dicomdask.policy import load_policy
+from dicomdask.pseudonym import Key
+from tests.builders import make_instance, to_bytes
 
 TEXT = st.text("aZ9 éñλЖ山", max_size=9).map(str.strip)
 VALUES = {
@@ -76,3 +79,28 @@ def test_long_values_of_short_vrs_are_written_as_the_standard_says():
     ds.add_new(0x00183106, "DS", ["1.2345678901234"] * 5000)
     read = pydicom.dcmread(io.BytesIO(write_file(ds, ExplicitVRLittleEndian)))
     assert len(bytes(read.get_item(0x00183106).value).split(b"\\")) == 5000
+
+
+LONG = {
+    "PixelSpacing": ["0.666666686534882", "0.699987828731537"],
+    "ImagePositionPatient": ["-92.1514204800838", "-153.6", "-1.26848431786451E-05"],
+    "ImageOrientationPatient": ["1", "0.0000000000000000", "0", "0", "1", "0"],
+    "SliceThickness": ["2.50000000000000000000"],
+}
+
+
+def test_decimals_of_more_digits_than_there_may_be_are_rounded_and_not_lost():
+    dataset = pydicom.dcmread(io.BytesIO(to_bytes(make_instance())))
+    for keyword, texts_ in LONG.items():
+        tag = pydicom.tag.Tag(keyword)
+        dataset[tag] = DataElement(tag, "DS", texts_, already_converted=True)
+    dataset = pydicom.dcmread(io.BytesIO(to_bytes(dataset)))
+    made = clean_file(dataset, load_policy("research"), Key(b"0123456789abcdef"))
+    read = pydicom.dcmread(io.BytesIO(made.data))
+    for keyword, texts_ in LONG.items():
+        found = bytes(read.get_item(keyword).value).decode().strip().split("\\")
+        assert max(map(len, found)) <= 16
+        wanted = list(map(float, texts_))
+        assert list(map(float, found)) == pytest.approx(wanted, rel=1e-9, abs=1e-15)
+        for short, text in zip(found, texts_, strict=True):
+            assert short == text or len(text) > 16

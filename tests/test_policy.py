@@ -159,6 +159,15 @@ def test_identity_is_issuer_and_number_else_the_study():
         ("BodyPartExamined", "CS", "chest", True),
         ("BodyPartExamined", "CS", "SMITH", False),
         ("SeriesDescription", "LO", "YES", False),
+        ("DiffusionDirectionality", "CS", "BMATRIX", True),
+        ("FrameType", "CS", "FMRI", True),
+        ("ImageType", "CS", "HELIX", True),
+        ("ApplicableSafetyStandardAgency", "CS", "IEC", True),
+        ("VolumeBasedCalculationTechnique", "CS", "MAX_IP", True),
+        ("RespiratorySignalSource", "CS", "BELT", True),
+        ("PatientPosition", "CS", "BELT", False),
+        ("ManufacturerModelName", "LO", "MAGNETOM Prisma Fit", True),
+        ("ManufacturerModelName", "LO", "MAGNETOM Prisma Smith", False),
     ],
 )
 def test_vocabulary(keyword, vr, text, kept):

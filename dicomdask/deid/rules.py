@@ -10,6 +10,7 @@ from typing import Final
 
 from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VM, dictionary_VR, keyword_for_tag
+from pydicom.valuerep import format_number_as_ds
 
 from dicomdask.deid.values import FORMATS, MAX_VALUES, PADDING, Values
 from dicomdask.deid.words import clean_text
@@ -137,8 +138,13 @@ def _keep_integers(rule: Rule, values: Values, context: Context) -> Values | Non
 
 
 def _keep_decimal_texts(rule: Rule, values: Values, context: Context) -> Values | None:
-    fit = _keep_decimals(rule, values, context) is not None
-    return values if fit and all(len(text) <= 16 for text in values) else None
+    """Keep decimals as written, in the 16 characters that they may have.
+
+    Many writers take more (PS3.5 section 6.2); the last digits of these are rounded.
+    """
+    if _keep_decimals(rule, values, context) is None:
+        return None
+    return [t if len(t) <= 16 else format_number_as_ds(float(t)) for t in values]
 
 
 def _keep_integer_texts(rule: Rule, values: Values, context: Context) -> Values | None:
