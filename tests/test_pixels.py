@@ -399,9 +399,9 @@ BEYOND_PYDICOM = {
     "CTImage.dcm_JPEGProcess6_8TransferSyntax_1.2.840.10008.1.2.4.53.dcm",
     "CTImage.dcm_JPEGProcess10_12TransferSyntax_1.2.840.10008.1.2.4.55.dcm",
     *("liver_deflate.dcm", "liver_nonbyte_aligned_deflate.dcm"),
-    *("liver_rle.dcm", "liver_nonbyte_aligned_rle.dcm"),
+    *("liver_rle.dcm", "liver_nonbyte_aligned_rle.dcm", "JPEG-lossy.dcm"),
 }
-"""What pydicom names no decoder for."""
+"""What pydicom names no decoder for, or whose scan it finds damaged."""
 WRONG_IN_PYDICOM = {"OBXXXX1A_expb.dcm", "OBXXXX1A_expb_2frame.dcm"}
 """Palettes of big endian files, which pydicom reads as little endian."""
 
