@@ -121,6 +121,9 @@ class Instance:
     double_float_pixel_padding_range_limit: float | None = None
     manufacturer: str | None = None
     manufacturer_model_name: str | None = None
+    body_part_examined: str | None = None
+    series_description: str | None = None
+    study_date: str | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -150,7 +150,8 @@ def test_what_is_copied_is_all_that_the_package_is_made_of(source: Path) -> None
     [step] = [rest for rest in said("RUN") if "pip" in rest]
     [extras] = re.findall(r"\.\[([\w,]+)\]", step)
     assert set(extras.split(",")) <= set(project["optional-dependencies"])
-    assert "text" in extras.split(",")  # workers that look for text need it
+    # workers that look for text, and that take faces out, need these
+    assert {"text", "faces"} <= set(extras.split(","))
 
 
 def test_the_pip_step_works_in_a_fresh_environment(

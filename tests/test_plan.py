@@ -929,6 +929,17 @@ class TestWhere:
         assert chosen == stack[:3]
         assert others == stack[3:]
 
+    def test_a_part_of_the_body_a_description_and_a_date_choose_too(self):
+        told = {"body_part_examined": "HEAD", "study_date": "20240229"}
+        heads = make_stack(2, series_description="Köpfchen T1", **told)
+        others = make_stack(2, first=10, body_part_examined="CHEST")
+        for where in (
+            "BodyPartExamined == 'HEAD'",
+            "SeriesDescription == 'Köpfchen T1'",
+            "StudyDate >= '20240101'",
+        ):
+            assert plan.filter_instances([*heads, *others], where) == (heads, others)
+
     def test_identifiers_keep_the_spelling_of_the_standard(self):
         stack = make_stack(3)
         where = f"SOPInstanceUID in ['{stack[1].sop_instance_uid}']"
@@ -939,3 +950,11 @@ class TestWhere:
         with pytest.raises(PlanError) as caught:
             plan.filter_instances(make_stack(2), "NoSuchKeyword == 'PAT0001'")
         assert "PAT0001" not in str(caught.value)
+
+    def test_a_word_that_is_no_keyword_is_refused_with_what_it_may_mean(self):
+        with pytest.raises(PlanError, match=r"did you mean Modality\?") as caught:
+            plan.filter_instances(make_stack(2), "Modalty == 'CT'")
+        assert "SliceThickness" in str(caught.value)
+        with pytest.raises(PlanError, match="stand in quotes") as caught:
+            plan.filter_instances(make_stack(2), "PatientID == ZZ0815")
+        assert "ZZ0815" not in str(caught.value)

@@ -438,6 +438,8 @@ ACTS = [
     "1 << 999999999 == Rows",
     "x = 1",
     "import os",
+    "Modalty == 'CT'",
+    "PatientID == PAT0001",
     "Modality == 'CT'\nx = 1",
     "'a' == 'a'; import os",
     "print('x')",

@@ -1,5 +1,8 @@
 """The commands that look at a dataset, and the demo."""
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -24,7 +27,9 @@ from dicomdask.cli.output import (
     print_document,
     print_summary,
     reports_errors,
+    terminal_width,
 )
+from dicomdask.errors import OptionError
 from dicomdask.pseudonym import resolve_key
 from dicomdask.show.reading import (
     bench_document,
@@ -32,6 +37,7 @@ from dicomdask.show.reading import (
     fingerprint_document,
     fingerprint_text,
 )
+from dicomdask.tasks.record import read_record
 from dicomdask.verify import verify as run_verify
 from dicomdask.work import Work
 
@@ -43,20 +49,65 @@ from dicomdask.work import Work
     is_flag=True,
     help="Spacings, shapes and intensities of each modality too.",
 )
+@click.option(
+    "--files",
+    metavar="CODE|OUTCOME",
+    help="List the files that were `rejected`, or those of a code, instead: each with "
+    "its code. Their names are in the work directory only, and identify.",
+)
+@work_option
 @json_option
 @common_options
 @reports_errors
-def info(store: str, *, fingerprint: bool, as_json: bool) -> int:
-    """Show what is in a dataset: sizes, modalities, outcomes by code."""
+def info(
+    store: str,
+    *,
+    fingerprint: bool,
+    files: str | None,
+    work: str | None,
+    as_json: bool,
+) -> int:
+    """Show what is in a dataset: sizes, modalities, outcomes by code.
+
+    STORE may be what `deidentify` wrote, too.
+    """
+    if files is not None:
+        return _print_files(store, work, files, as_json=as_json)
+    if work is not None:
+        raise OptionError("--work is where --files finds the names; add --files CODE")
+    target = storage.resolve(store)
+    record = read_record(target)
+    if record is not None:
+        return _print_record(target, record, as_json=as_json)
     dataset = dicomdask.open_dataset(store)
     found = dataset.commit
     document = show.info_document(found, dataset.store)
-    text = show.info_text(found, dataset.store)
+    text = show.info_text(found, dataset.store, width=terminal_width())
     if fingerprint:
         told = fingerprint_document(dataset.fingerprint())
         document |= {"fingerprint": told}
         text += "\n\n" + fingerprint_text(told)
     print_document(document, text, as_json=as_json)
+    return EXIT_DONE
+
+
+def _print_record(dest: str, record: Mapping[str, Any], *, as_json: bool) -> int:
+    outcomes, codes = record.get("outcomes", {}), record.get("codes_found", {})
+    text = show.deidentified_text(dest, outcomes, codes, width=terminal_width())
+    counts = outcomes | {"inputs": sum(outcomes.values())}
+    document = {"store": dest, "counts": counts, "codes": codes, "record": record}
+    print_document(document, text, as_json=as_json)
+    return EXIT_DONE
+
+
+def _print_files(store: str, work: str | None, wanted: str, *, as_json: bool) -> int:
+    target = storage.resolve(store)
+    found = steps.find_files(target, Work(steps.default_work(target, work)), wanted)
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found], indent=1))
+        return EXIT_DONE
+    for one in found:
+        click.echo(show.file_line(one.code, one.url))
     return EXIT_DONE
 
 

@@ -9,6 +9,12 @@ from dicomdask import storage
 from dicomdask.errors import OptionError
 from dicomdask.layout import parse_patch_size
 from dicomdask.model import Settings
+from dicomdask.policy import OPTION_CODES
+
+OPTION_NAMES: Final = "\n".join(
+    ["\b", "Names for --option:", *(f"  {name}" for name in sorted(OPTION_CODES))]
+)
+"""What stands below the help of commands that take `--option`."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -16,7 +22,23 @@ PROFILES: Final = click.Choice(["slice", "balanced", "patch"])
 CODECS: Final = click.Choice(["none", "lz4", "zstd"])
 IRREGULAR: Final = click.Choice(["split", "pad", "reject"])
 
-sources_argument = click.argument("sources", metavar="SRC...", nargs=-1, required=True)
+
+def _require_sources(
+    context: click.Context, _: click.Parameter, sources: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the sources; without them, say what a command takes besides options."""
+    if not sources:
+        takes = [
+            one for one in context.command.params if isinstance(one, click.Argument)
+        ]
+        names = " ".join(one.make_metavar(context) for one in takes)
+        raise click.UsageError(f"name all of these: {names}", context)
+    return sources
+
+
+sources_argument = click.argument(
+    "sources", metavar="SRC...", nargs=-1, callback=_require_sources
+)
 store_argument = click.argument("store")
 work_required = click.option(
     "--work", required=True, help="The private directory of identified intermediates."
@@ -50,13 +72,18 @@ policy_option = click.option(
     "basic (dates go), none, or a policy file (FILE.toml).",
 )
 option_option = click.option(
-    "--option", "options", multiple=True, help="An option of PS3.15 Annex E besides."
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME",
+    help="An option of PS3.15 Annex E besides, of those below; as often as needed.",
 )
 trust_option = click.option(
     "--trust-pixels",
     multiple=True,
     metavar="MODALITY",
-    help="A modality whose pixels you know to hold no text, such as DX.",
+    help="A modality whose pixels you know to hold no text, such as DX; as often as "
+    "needed.",
 )
 profile_option = click.option(
     "--profile",

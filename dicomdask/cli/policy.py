@@ -6,6 +6,7 @@ import click
 
 from dicomdask import steps
 from dicomdask.cli.options import (
+    OPTION_NAMES,
     common_options,
     json_option,
     option_option,
@@ -25,7 +26,7 @@ def policy() -> None:
     """Say what becomes of each element."""
 
 
-@policy.command("show")
+@policy.command("show", epilog=OPTION_NAMES)
 @click.argument("file", metavar="[FILE.dcm]", required=False)
 @policy_option
 @option_option

@@ -1,11 +1,12 @@
 """The commands that make a dataset, at once or step by step."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from dicomdask import steps, storage
 from dicomdask.cli.options import (
+    OPTION_NAMES,
     common_options,
     json_option,
     key_option,
@@ -28,8 +29,18 @@ from dicomdask.cli.output import (
 from dicomdask.errors import OptionError
 from dicomdask.tasks.commit import missing_tasks
 
+EXAMPLES: Final = f"""{OPTION_NAMES}
 
-@click.command()
+\b
+Examples:
+  dicomdask convert /data/export chest.zarr --dry-run
+  dicomdask convert /data/export chest.zarr
+  dicomdask convert /data/export ct.zarr --where "Modality == 'CT'"
+  dicomdask convert /data/us us.zarr --option clean-pixels
+  dicomdask convert s3://hospital/export s3://lab/a.zarr --work /private/a"""
+
+
+@click.command(epilog=EXAMPLES)
 @sources_argument
 @store_argument
 @work_option
@@ -50,7 +61,11 @@ def convert(
     limit: int | None,
     **options: Any,
 ) -> int:
-    """List, index, plan, encode and commit; resume and extend what is there."""
+    """Turn DICOM into a de-identified dataset; resume it, and add what is new.
+
+    SRC is a folder, a file, a pattern in quotes, or a URL; STORE is the dataset, a
+    folder or a URL. This is `index`, `plan`, `encode` and `commit` at once.
+    """
     settings = take_settings(options)
     if dry_run and overwrite:
         raise OptionError("--dry-run writes nothing; leave --overwrite out")
@@ -87,7 +102,7 @@ def index(sources: tuple[str, ...], work: str, **options: Any) -> int:
     return EXIT_DONE
 
 
-@click.command()
+@click.command(epilog=OPTION_NAMES)
 @store_argument
 @work_required
 @key_option

@@ -28,6 +28,7 @@ _TEXT: Final = (
     *("modality", "conversion_type", "burned_in_annotation", "frame_of_reference_uid"),
     *("photometric_interpretation", "acquisition_time", "content_time", "stack_id"),
     *("rescale_type", "units", "manufacturer", "manufacturer_model_name"),
+    *("body_part_examined", "series_description", "study_date"),
 )
 WHOLE_TEXT: Final = ("patient_id", "issuer_of_patient_id")
 _TEXTS: Final = ("image_type", "convolution_kernel")

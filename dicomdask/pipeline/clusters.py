@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,6 +34,31 @@ UNPAUSED: Final = {
 """Workers that hold nothing between tasks of known size need not wait for memory."""
 
 
+class _Worker(SubprocessWorker):  # type: ignore[misc]
+    """A worker process that leaves Ctrl-C to the process that started it."""
+
+    async def _start(self) -> None:
+        # The thread of the cluster's event loop never handles it, and what it starts
+        # inherits its mask: no worker dies with a traceback of its own.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        await super()._start()
+
+
+class _Silence(distributed.WorkerPlugin):  # type: ignore[misc]
+    """Keeps workers from printing tracebacks: errors of tasks come back as they are.
+
+    What a nanny says, or the watch over the memory, has loggers of its own.
+    """
+
+    def setup(self, worker: distributed.Worker) -> None:
+        """Begin, on each worker and on those that replace it."""
+        logging.getLogger("distributed.worker").addFilter(_drop)
+
+
+def _drop(_: logging.LogRecord) -> bool:
+    return False
+
+
 def worker_limit(memory: str | None) -> int:
     """Return the bytes that a nanny grants a worker of a local cluster."""
     fair = int(distributed.system.MEMORY_LIMIT) // CPU_COUNT
@@ -49,7 +75,7 @@ def local_cluster(memory: str | None) -> Iterator[distributed.Client]:
     # How the cluster comes and goes, down to tracebacks of closed connections, is INFO.
     logging.getLogger("distributed").setLevel(logging.WARNING)
     worker = {
-        "cls": SubprocessWorker,
+        "cls": _Worker,
         "options": {
             "worker_class": "distributed.Nanny",
             "worker_kwargs": {
@@ -84,6 +110,7 @@ def local_cluster(memory: str | None) -> Iterator[distributed.Client]:
         stack.enter_context(_kept_up(cluster))
         client = distributed.Client(cluster, set_as_default=False)
         stack.enter_context(client)
+        client.register_plugin(_Silence())
         client.wait_for_workers(CPU_COUNT)
         yield client
 

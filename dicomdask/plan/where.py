@@ -5,9 +5,12 @@ so only what is named here passes.
 """
 
 import ast
+import dataclasses
+import difflib
 from typing import Final
 
 from dicomdask.errors import OptionError
+from dicomdask.model import OWN_FIELDS, Instance, column_name
 
 ALLOWED: Final = (
     *(ast.Expression, ast.Name, ast.Load, ast.Constant, ast.List, ast.Tuple),
@@ -17,6 +20,12 @@ ALLOWED: Final = (
     *(ast.BinOp, ast.BitAnd, ast.BitOr, ast.Add, ast.Sub, ast.Mult, ast.Div),
 )
 MAX_CHARACTERS: Final = 10_000
+
+FIELDS: Final = tuple(field.name for field in dataclasses.fields(Instance))
+KEYWORDS: Final = tuple(
+    sorted(column_name(name) for name in FIELDS if name not in OWN_FIELDS)
+)
+"""What can be compared: the keywords that the index holds of each instance."""
 
 
 def check_where(where: str) -> None:
@@ -43,6 +52,19 @@ def check_where(where: str) -> None:
                 f"arithmetic, and has no {type(node).__name__}; write it like "
                 "\"Modality == 'CT' and SliceThickness < 3\""
             )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id not in {*KEYWORDS, *OWN_FIELDS}:
+            raise OptionError(_unknown(node.id))
+
+
+def _unknown(name: str) -> str:
+    """Say what to do about a word that is no keyword: it may be a value, unquoted."""
+    near = difflib.get_close_matches(name, KEYWORDS, n=1)
+    advice = f"did you mean {near[0]}?" if near else "values stand in quotes."
+    return (
+        f"--where has a word that is no keyword which it can compare; {advice} It "
+        f"compares {', '.join(KEYWORDS)}"
+    )
 
 
 def _is_private(node: ast.AST) -> bool:

@@ -1,5 +1,6 @@
 """The options of PS3.15 Annex E, and what their codes are (PS3.16 CID 7050)."""
 
+import difflib
 from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Final
@@ -50,9 +51,12 @@ def check_options(name: str, options: Iterable[str]) -> None:
     chosen = tuple(options)
     unknown = [option for option in chosen if option not in OPTION_CODES]
     if unknown or (name == "none" and chosen):
+        near = difflib.get_close_matches(unknown[0], OPTION_CODES, 1) if unknown else []
+        advice = f"did you mean {near[0]}? " if near else ""
         raise PolicyError(
             f"the options {', '.join(unknown or chosen)} are not supported with policy"
-            f" {name}; research and basic support {', '.join(sorted(OPTION_CODES))}"
+            f" {name}; {advice}research and basic support "
+            f"{', '.join(sorted(OPTION_CODES))}"
         )
     if {MODIFIED_DATES, FULL_DATES} <= set(chosen):
         raise PolicyError(

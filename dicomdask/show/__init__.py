@@ -1,5 +1,7 @@
 """What people read: tables of outcomes, sizes and plans as plain text or JSON. Pure."""
 
+import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,6 +15,8 @@ from dicomdask.sheets import Join, Ranges, n_rows
 from dicomdask.show.faces import faces_lines
 from dicomdask.verify import Report
 
+NARROWEST = 30
+"""How many characters of a sentence stand side by side at least."""
 UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
@@ -111,8 +115,8 @@ def info_document(commit: Commit, store: str) -> dict[str, Any]:
     return {"store": store, **asdict(commit), "statistics": statistics}
 
 
-def info_text(commit: Commit, store: str) -> str:
-    """Return what `info` prints."""
+def info_text(commit: Commit, store: str, *, width: int | None = None) -> str:
+    """Return what `info` prints; lines are broken at a width where one is given."""
     policy = commit.policy["name"]
     lines = [
         f"{store}: commit {commit.n} of {commit.created}",
@@ -121,7 +125,7 @@ def info_text(commit: Commit, store: str) -> str:
         *modality_lines(commit.statistics),
         *faces_lines(commit.statistics),
         "",
-        *code_lines(commit),
+        *code_lines(commit, width=width),
     ]
     if commit.counts.get("looked"):
         lines += ["", looks_line(commit.counts)]
@@ -154,7 +158,7 @@ def modality_lines(statistics: Mapping[str, Mapping[str, int]]) -> list[str]:
     return columns([head, *body])
 
 
-def code_lines(commit: Commit) -> list[str]:
+def code_lines(commit: Commit, *, width: int | None = None) -> list[str]:
     """Return one line a code with its count and meaning; the counts add up."""
     outcomes = ("stored", "duplicate", "skipped", "rejected")
     counts = ", ".join(
@@ -162,12 +166,32 @@ def code_lines(commit: Commit) -> list[str]:
     )
     total = commit.counts["inputs"]
     ordered = sorted(commit.codes.items(), key=lambda item: (-item[1], item[0]))
-    width = max((len(code) for code, _ in ordered), default=0)
-    lines = [
-        f"  {count:>8}  {code:<{width}}  {CODES.get(code, '')}"
-        for code, count in ordered
-    ]
-    return [f"{total} inputs: {counts}", *lines]
+    return [f"{total} inputs: {counts}", *_meanings(ordered, width)]
+
+
+def _meanings(codes: Iterable[tuple[str, int]], width: int | None) -> list[str]:
+    """Return counts, codes and sentences; what is too wide goes on below itself."""
+    found = list(codes)
+    longest = max((len(code) for code, _ in found), default=0)
+    lines: list[str] = []
+    for code, count in found:
+        head = f"  {count:>8}  {code:<{longest}}  "
+        room = max(width - len(head), NARROWEST) if width else sys.maxsize
+        told = textwrap.wrap(CODES.get(code, ""), room) or [""]
+        lines += [head + told[0], *(" " * len(head) + more for more in told[1:])]
+    return lines
+
+
+def file_line(code: str, url: str) -> str:
+    r"""Return one line a file: its code, a tab, its name.
+
+    What would break the line, or cannot be printed, stands as in Python's strings.
+
+    >>> file_line("not-dicom", "/pile/two\nlines")
+    'not-dicom\t/pile/two\\nlines'
+    """
+    safe = "".join(one if one.isprintable() else repr(one)[1:-1] for one in url)
+    return f"{code}\t{safe}"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -298,14 +322,13 @@ def deidentified_text(
     dest: str,
     outcomes: Mapping[str, int],
     codes: Mapping[str, int],
-    mappings: Sequence[str],
+    mappings: Sequence[str] = (),
+    *,
+    width: int | None = None,
 ) -> str:
     """Return what a run of `deidentify` came to: inputs by outcome and by code."""
     counts = ", ".join(f"{n} {name}" for name, n in outcomes.items())
-    width = max(map(len, codes), default=0)
-    lines = [
-        f"  {n:>8}  {code:<{width}}  {CODES.get(code, '')}" for code, n in codes.items()
-    ]
+    lines = _meanings(codes.items(), width)
     private = [f"they identify everybody: {url}" for url in mappings]
     total = sum(outcomes.values())
     return "\n".join([f"{dest}: {total} inputs: {counts}", *lines, *private])

@@ -6,6 +6,7 @@ again: it does what has no receipt yet. Nothing here touches an input; the tasks
 
 from dicomdask.runlog import Progress
 from dicomdask.steps.files import Deidentified, deidentify
+from dicomdask.steps.inputs import InputFile, find_files
 from dicomdask.steps.labels import pseudonymize
 from dicomdask.steps.policies import explain_file, get_policy
 from dicomdask.steps.removal import forget, vacuum
@@ -21,6 +22,7 @@ __all__ = [
     "Deidentified",
     "Forgot",
     "Found",
+    "InputFile",
     "Progress",
     "Session",
     "Summary",
@@ -32,6 +34,7 @@ __all__ = [
     "deidentify",
     "encode",
     "explain_file",
+    "find_files",
     "finish",
     "forget",
     "get_policy",
