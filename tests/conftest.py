@@ -5,6 +5,7 @@ Keys: `no_key` (always: the environment names no key), `key_file`, `key` (its co
 Sources: `data` (real files, the folder DICOMDASK_TEST_DATA), `series` (5 made slices).
 Datasets: `convert` (in this process, with the fixed key), `store` (of `series`),
 `real_store` (of `data`, made once, read only).
+Faults: `nothing_apart` (what is called apart is called here, where it is patched).
 Servers (tests/servers/fixtures.py): `ceph`, `swift`, `azurite`, `slurm`, `s3`.
 """
 
@@ -18,6 +19,8 @@ import pytest
 import dicomdask
 from dicomdask.pseudonym import ENVIRONMENT_VARIABLE, Key
 from dicomdask.steps import Summary
+from dicomdask.tasks.barrier import guard
+from dicomdask.tasks.isolate import Cell
 from tests.builders import make_series, write_series
 
 SECRET = "6b65792d666f722d74657374732d6f6e"
@@ -43,6 +46,16 @@ def full(pytestconfig: pytest.Config) -> bool:
 def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the key out of the environment."""
     monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+
+
+@pytest.fixture
+def nothing_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call here what would be called in a process apart, which no patch reaches."""
+
+    def call(_: Cell, function: Any, *args: Any, nbytes: int = 0) -> Any:
+        return guard(function, *args)
+
+    monkeypatch.setattr(Cell, "call", call)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from dicomdask.deid import clean_file
 from dicomdask.errors import InputError
 from dicomdask.policy import load_policy
 from dicomdask.pseudonym import Key
-from dicomdask.tasks.files import require_cleanable
+from dicomdask.tasks.clean_file import require_cleanable
 from tests.builders import to_bytes
 from tests.test_deid_graphics import presentation_state
 

@@ -330,6 +330,7 @@ def test_a_file_in_which_nothing_is_found_keeps_its_bytes(tmp_path) -> None:
     "place",
     ["dicomdask.burnedin.detector.find_text", "dicomdask.pixels.blank_frames"],
 )
+@pytest.mark.usefixtures("nothing_apart")
 def test_a_fault_rejects_the_file(tmp_path, monkeypatch, place) -> None:
     def broken(*_, **__):
         raise RuntimeError("SMITH")

@@ -5,6 +5,7 @@ a text says is never read, only where it is. Whatever keeps the model from givin
 answer in time is an `InputError`: a frame that was not looked at does not pass.
 """
 
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from importlib import import_module
@@ -51,6 +52,12 @@ def identity() -> str:
     """Return what finds the text: package, version, digest of the model, procedure."""
     digest = sha256(_model_file().read_bytes()).hexdigest()[:16]
     return f"{_PACKAGE} {version(_PACKAGE)}, {_MODEL} {digest}, procedure {PROCEDURE}"
+
+
+def load() -> None:
+    """Load the model, so that forks of this process need not."""
+    with suppress(Exception):  # whoever looks tells what is wrong
+        import_module("dicomdask.burnedin.network").load(_model_file())
 
 
 def find_text(

@@ -55,7 +55,7 @@ _CONTRAST: Final = 50
 
 def find(image: Array, *, model: Path, deadline_s: float) -> Found:
     """Return the boxes of text in an image, and their scores; see `detector`."""
-    session = _session(model)
+    session = load(model)
     options = onnxruntime.RunOptions()
     timer = Timer(deadline_s, lambda: setattr(options, "terminate", True))
     timer.daemon = True
@@ -73,7 +73,7 @@ def find(image: Array, *, model: Path, deadline_s: float) -> Found:
 
 
 @cache
-def _session(model: Path) -> Any:
+def load(model: Path) -> Any:
     """Return the loaded network: one thread, so that it is the worker's own."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

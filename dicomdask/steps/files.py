@@ -22,8 +22,10 @@ from dicomdask.steps.session import (
 from dicomdask.steps.stages import index_listed, list_inputs, make_plan, require_files
 from dicomdask.steps.target import check_places, check_settings, with_policy
 from dicomdask.tasks import files
+from dicomdask.tasks.again import end_again, note_again, parts_again
 from dicomdask.tasks.forgotten_files import leave_out_files, newest_files
 from dicomdask.tasks.index import NOT_DICOM, extend_manifest
+from dicomdask.tasks.isolate import stop_idle_cells
 from dicomdask.tasks.masks import masks_work
 from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.record import read_record, write_record
@@ -114,9 +116,12 @@ def deidentify(
     with session:
         _set_target(session, target, with_policy(settings), crosswalk=crosswalk)
         list_inputs(session, names, exclude)
-        if job_policy(session.work.require_job()).cleans_faces:
-            _find_faces(session, names)
-        return _finish(session, crosswalk=crosswalk)
+        try:
+            if job_policy(session.work.require_job()).cleans_faces:
+                _find_faces(session, names)
+            return _finish(session, crosswalk=crosswalk)
+        finally:
+            stop_idle_cells()
 
 
 def _set_target(
@@ -177,18 +182,15 @@ def _find_faces(session: Session, sources: Sequence[str]) -> None:
         session.run("faces", bag, Goal(len(parts), "parts", "parts"))
     finally:
         session.work = own
+    names = storage.list_names(own.path(files.FOLDER))
+    note_again(own, [own.path(files.FOLDER, name) for name in names])
 
 
 def _finish(session: Session, *, crosswalk: bool) -> Deidentified:
     work = session.work
     job = work.require_job()
     target = files.target_of(work, job, crosswalk=crosswalk)
-    batches = [
-        batch
-        for part in work.manifest_parts()
-        for batch in files.cut(part, work.read_manifest(part))
-    ]
-    left = [batch for batch in batches if not files.is_done(target, batch)]
+    left, again = files.left_batches(target), parts_again(target.path())
     done = []
     if left:
         session.check_writers(target.url)
@@ -199,6 +201,7 @@ def _finish(session: Session, *, crosswalk: bool) -> Deidentified:
         goal = Goal(n_files, "files", "files")
         seconds = SECONDS_PER_FILE * n_files
         done = session.run("deidentify", bag, goal, seconds=seconds)
+    end_again(target.path(), again)
     leave_out_files(target)
     outcomes, codes = _settle(session, target, crosswalk=crosswalk)
     if not set(codes) - NOT_DICOM:

@@ -22,6 +22,7 @@ from dicomdask import (
     storage,
     tables,
 )
+from dicomdask.burnedin import detector
 from dicomdask.errors import InputError
 from dicomdask.limits import HEADER_TEXT_BYTES
 from dicomdask.model import Faces, PlannedVolume, Receipt, Task, Verdict
@@ -75,7 +76,7 @@ def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> Counts:
     names = ("pieces", "piece_bytes", "tasks", "frames", "unfit", "raw_bytes")
     counts: Counts = {**dict.fromkeys(names, 0), "found": Counter()}
     attempts = Attempts(work)
-    with quiet(), Cell(_warm_context, job) as cell:
+    with quiet(), Cell(warm_context, job) as cell:
         for volume, task in plan_tasks(work.read_plan(name))[start:stop]:
             counts["pieces"] += 1
             counts["piece_bytes"] += source_bytes(volume, task)
@@ -86,7 +87,7 @@ def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> Counts:
             with attempts.mark(digest):
                 read = partial(read_here, context)
                 if attempts.is_careful:
-                    read = partial(_read_apart, cell, job)
+                    read = partial(read_apart, cell, job)
                 _count(counts, encode_task(volume, task, context, read=read))
     counts["found"] = dict(counts["found"])
     return counts
@@ -98,9 +99,12 @@ def open_context(work: Work, job: Job) -> Context:
 
 
 @cache
-def _warm_context(job: Job) -> Context:
+def warm_context(job: Job) -> Context:
     """Return the context in the process apart, which reads and writes nothing."""
-    return open_context(Work(""), job)
+    context = open_context(Work(""), job)
+    if context.policy.cleans_pixels:
+        detector.load()  # once, and not in each fork
+    return context
 
 
 def _count(counts: Counts, result: Receipt | list[Verdict]) -> None:
@@ -251,7 +255,7 @@ def read_here(
     return guard(_read_frames, portion, data, volume, context)
 
 
-def _read_apart(
+def read_apart(
     cell: Cell, job: Job, portion: Portion, data: bytes, volume: PlannedVolume
 ) -> Decoded:
     """Read frames in a process apart, which resolves the key by itself."""
@@ -263,7 +267,7 @@ def _read_apart(
 def _read_warm(
     portion: Portion, data: bytes, volume: PlannedVolume, job: Job
 ) -> Decoded:
-    return _read_frames(portion, data, volume, _warm_context(job))
+    return _read_frames(portion, data, volume, warm_context(job))
 
 
 def _read_frames(

@@ -4,25 +4,28 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from pydicom.dataset import FileDataset
-
-from dicomdask import deid, header, plan, storage, tables
+from dicomdask import header, plan, storage, tables
 from dicomdask.errors import CODES, InputError
 from dicomdask.model import SourceFile
-from dicomdask.policy import GRAPHICS, Policy
-from dicomdask.pseudonym import Key, resolve_key
+from dicomdask.policy import Policy
+from dicomdask.pseudonym import Key
+from dicomdask.tasks.again import parts_again, read_again
 from dicomdask.tasks.barrier import guard, kind_of, quiet
+from dicomdask.tasks.clean_file import FILE_FACTOR, clean
+from dicomdask.tasks.encode import Context, open_context, warm_context
 from dicomdask.tasks.forgotten import Forgotten, Person, read_forgotten
 from dicomdask.tasks.index import make_outcome
-from dicomdask.tasks.looks import Looked, look_at_file, need, to_texts
-from dicomdask.tasks.masks import remove_face
+from dicomdask.tasks.isolate import Cell, lent_cell
+from dicomdask.tasks.looks import to_texts
 from dicomdask.tasks.measure import Counts, measured
-from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.resolve import fetch_ahead, read_source
 from dicomdask.work import Job, Work
+
+Record = TypeVar("Record")
 
 FOLDER: Final = "files"
 LEFT: Final = "left"
@@ -30,23 +33,6 @@ FORGOTTEN: Final = "forgotten"
 """The code of a file whose patient is kept out; no outcome has it."""
 BATCH_BYTES: Final = 64 << 20
 BATCH_FILES: Final = 256
-MEMORY_FACTOR: Final = 6
-"""How many times its size a file takes at most while it is cleaned."""
-
-_SR: Final = "1.2.840.10008.5.1.4.1.1.88."
-_RT: Final = "1.2.840.10008.5.1.4.1.1.481."
-_WITHOUT_PIXELS: Final = frozenset(
-    {
-        *(_RT + end for end in ("3", "5")),  # structure sets and plans
-        "1.2.840.10008.5.1.4.1.1.66.1",  # spatial registration
-        "1.2.840.10008.5.1.4.1.1.67",  # real world value mapping
-    }
-)
-"""What has no pixels and is cleaned by the policy; all structured reports besides."""
-_PRESENTATIONS: Final = frozenset(
-    "1.2.840.10008.5.1.4.1.1.11." + end for end in ("1", "2")
-)
-"""Softcopy presentation states in grey and in colour: with `clean-graphics` only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +41,8 @@ class FileRow:
 
     `path` is where its de-identified file lies below the destination; empty where
     there is none, and `pixel_digest` what its pixels are known by. `text_look` says who
-    looked for text in its pixels; `redactions` are texts, see `looks.to_texts`.
+    looked for text in its pixels; `redactions` are texts, see `looks.to_texts`. What
+    `is_past` was so before the file was cleaned anew.
     """
 
     url: str
@@ -71,6 +58,7 @@ class FileRow:
     reason: str
     text_look: str = "none"
     redactions: tuple[str, ...] = ()
+    is_past: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +78,31 @@ class Mapped:
 class Target:
     """Where de-identified files go, and how."""
 
-    work: Work
-    url: str
+    context: Context
     name: str
-    policy: Policy
-    key: Key
+    job: Job
     crosswalk: bool
     forgotten: Forgotten
+
+    @property
+    def work(self) -> Work:
+        """Return the work directory."""
+        return self.context.work
+
+    @property
+    def url(self) -> str:
+        """Return the destination."""
+        return self.context.store
+
+    @property
+    def policy(self) -> Policy:
+        """Return what becomes of each element."""
+        return self.context.policy
+
+    @property
+    def key(self) -> Key:
+        """Return the key of pseudonyms and names."""
+        return self.context.key
 
     def path(self, *names: str) -> str:
         """Return the URL of what the work directory holds of this target."""
@@ -105,11 +111,16 @@ class Target:
 
 def target_of(work: Work, job: Job, *, crosswalk: bool) -> Target:
     """Return the target of a job; its name changes with all that changes files."""
-    policy, key = job_policy(job), resolve_key(job.key)
-    parts = (str(job.store), policy.digest, str(crosswalk))
+    context = open_context(work, job)
+    parts = (context.store, context.policy.digest, str(crosswalk))
     name = hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
-    forgotten = read_forgotten(job.store, key)
-    return Target(work, str(job.store), name, policy, key, crosswalk, forgotten)
+    forgotten = read_forgotten(job.store, context.key)
+    return Target(context, name, job, crosswalk, forgotten)
+
+
+def lent(target: Target) -> AbstractContextManager[Cell]:
+    """Lend what decodes and encodes pixels apart."""
+    return lent_cell(warm_context, target.job)
 
 
 Batch = tuple[str, int, int]
@@ -138,6 +149,20 @@ def is_done(target: Target, batch: Batch) -> bool:
     return storage.exists(target.path("receipts", f"{batch_name(batch)}.json"))
 
 
+def left_batches(target: Target) -> list[Batch]:
+    """Return the batches that are not done, and those with files to clean anew."""
+    work, parts = target.work, parts_again(target.path())
+    left: list[Batch] = []
+    for part in work.manifest_parts():
+        files = work.read_manifest(part)
+        again = read_again(target.path(), part) if part in parts else set()
+        for batch in cut(part, files):
+            some = {file.url for file in files[batch[1] : batch[2]]} if again else set()
+            if some & again or not is_done(target, batch):
+                left.append(batch)
+    return left
+
+
 @measured
 def deidentify_batch(
     batch: Batch, *, work_url: str, crosswalk: bool = False, memory: int | None = None
@@ -147,12 +172,14 @@ def deidentify_batch(
     work = Work(work_url)
     target = target_of(work, work.require_job(), crosswalk=crosswalk)
     files = work.read_manifest(part)[start:stop]
-    rows: list[FileRow] = []
+    before = _read_before(target, batch)
+    kept = {file.url: before.row(file) for file in files}
+    rows = [row for row in kept.values() if row is not None]
     left: list[SourceFile] = []
-    mapped: set[Mapped] = set()
-    with quiet():
-        for file, fetched in fetch_ahead(files):
-            row, pairs = clean_one(file, fetched, target, memory=memory)
+    mapped = set(before.mapped)
+    with quiet(), lent(target) as cell:
+        for file, fetched in fetch_ahead([f for f in files if kept[f.url] is None]):
+            row, pairs = clean_one(file, fetched, target, cell, memory=memory)
             if row.code == FORGOTTEN:
                 left.append(file)
                 continue
@@ -162,7 +189,7 @@ def deidentify_batch(
         data = tables.records_to_parquet(SourceFile, left)
         with storage.room_at(work.url):
             storage.write(target.path(LEFT, f"{batch_name(batch)}.parquet"), data)
-    _write_rows(target, batch_name(batch), rows, mapped)
+    _write_rows(target, batch_name(batch), before, rows, mapped)
     found = Counter(kind_of(row.code, row.reason) for row in rows)
     return {
         "files": len(rows),
@@ -172,17 +199,26 @@ def deidentify_batch(
 
 
 def clean_one(
-    file: SourceFile, fetched: Any, target: Target, *, memory: int | None = None
+    file: SourceFile,
+    fetched: Any,
+    target: Target,
+    cell: Cell,
+    *,
+    memory: int | None = None,
 ) -> tuple[FileRow, set[Mapped]]:
     """Write the de-identified file of one listed file; say what became of it."""
     try:
-        if memory is not None and file.size * MEMORY_FACTOR > memory:
+        if memory is not None and file.size * FILE_FACTOR > memory:
             raise InputError("too-large")
         _require_file(file)
         data = guard(read_source, file, fetched)
         if target.forgotten.has(_person(data) if target.forgotten else None):
             return replace(_row_of(file, "stored", "", target), code=FORGOTTEN), set()
-        cleaned, looked = guard(_clean, data, file, target)
+        cleaned, looked = clean(
+            *(data, file, target.context, target.job, cell),
+            crosswalk=target.crosswalk,
+            memory=memory,
+        )
     except InputError as error:
         return _row_of(file, error.code, error.reason, target), set()
     url = storage.join(target.url, *cleaned.path.split("/"))
@@ -216,39 +252,6 @@ def _require_file(file: SourceFile) -> None:
         raise InputError(code)
 
 
-def _clean(
-    data: bytes, file: SourceFile, target: Target
-) -> tuple[deid.CleanedFile, Looked]:
-    looked = Looked("none")
-    try:
-        instance = header.read_instance(io.BytesIO(data), file)
-        by = need(instance, target.policy)
-        dataset = header.read_dataset(data)
-        looked, dataset = look_at_file(dataset, instance, target.policy, by)
-        dataset = remove_face(
-            *(dataset, instance, file, target.policy), work=target.work, key=target.key
-        )
-    except InputError as error:
-        if error.code != "no-pixels":
-            raise
-        dataset = header.read_dataset(data)
-        require_cleanable(dataset, target.policy)
-    cleaned = deid.clean_file(
-        dataset, target.policy, target.key, crosswalk=target.crosswalk
-    )
-    return cleaned, looked
-
-
-def require_cleanable(dataset: FileDataset, policy: Policy) -> None:
-    """Let pass what has no pixels only where the policy knows what is in it."""
-    uid = str(dataset.get("SOPClassUID") or "")
-    is_drawn = uid in _PRESENTATIONS and GRAPHICS in policy.options
-    if not (uid.startswith(_SR) or uid in _WITHOUT_PIXELS or is_drawn):
-        raise InputError("unsupported-object")
-    if 0x7FE00010 in dataset:
-        raise InputError("unsupported-object")
-
-
 def _row_of(file: SourceFile, code: str, reason: str, target: Target) -> FileRow:
     kind = "stored"
     if code != "stored":
@@ -268,17 +271,65 @@ def _row_of(file: SourceFile, code: str, reason: str, target: Target) -> FileRow
 # --- rows in the work directory -------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What a batch came to before some of its files are cleaned anew."""
+
+    rows: tuple[FileRow, ...] = ()
+    mapped: tuple[Mapped, ...] = ()
+    again: frozenset[str] = frozenset()
+
+    def row(self, file: SourceFile) -> FileRow | None:
+        """Return the row of a file that is not cleaned anew."""
+        if file.url in self.again:
+            return None
+        state = file.url, file.token
+        found = (row for row in self.rows if (row.url, row.token) == state)
+        return next((row for row in found if not row.is_past), None)
+
+
+def _read_before(target: Target, batch: Batch) -> _Before:
+    again = read_again(target.path(), batch[0]) if target.policy.cleans_faces else set()
+    if not again:
+        return _Before()
+    name = f"{batch_name(batch)}.parquet"
+    buckets = storage.list_names(target.path("rows"))
+    rows = [row for bucket in buckets for row in _rows_of(target, bucket, name)]
+    mapped = _records(Mapped, target.path("crosswalk", name))
+    return _Before(tuple(rows), tuple(mapped), frozenset(again))
+
+
+def _rows_of(target: Target, bucket: str, name: str) -> list[FileRow]:
+    return _records(FileRow, target.path("rows", bucket, name))
+
+
+def _records(record: type[Record], url: str) -> list[Record]:
+    try:
+        return tables.records_from_parquet(record, storage.read(url))
+    except FileNotFoundError:
+        return []
+
+
 def bucket_of(row: FileRow, key: Key) -> str:
     """Return the bucket of a row: copies of one instance lie in one."""
     return key.digest("file bucket", row.path or row.source_key)[0]
 
 
 def _write_rows(
-    target: Target, name: str, rows: Sequence[FileRow], mapped: set[Mapped]
+    target: Target,
+    name: str,
+    before: _Before,
+    rows: Sequence[FileRow],
+    mapped: set[Mapped],
 ) -> None:
-    """Write what became of a batch, by bucket, and its receipt last."""
+    """Write what became of a batch, by bucket, and its receipt last.
+
+    What was so before stays as well: the file that it tells of may have to go.
+    """
+    new = set(rows)
+    past = [replace(row, is_past=True) for row in before.rows if row not in new]
     buckets: dict[str, list[FileRow]] = {}
-    for row in rows:
+    for row in (*rows, *past):
         buckets.setdefault(bucket_of(row, target.key), []).append(row)
     with storage.room_at(target.work.url):
         for bucket, found in buckets.items():

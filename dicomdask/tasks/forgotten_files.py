@@ -12,7 +12,7 @@ from typing import Any, Final
 from dicomdask import plan, storage, tables
 from dicomdask.model import Outcome, SourceFile
 from dicomdask.pseudonym import Key
-from dicomdask.tasks import files
+from dicomdask.tasks import again, files
 from dicomdask.tasks.barrier import quiet
 from dicomdask.tasks.files import FileRow, Mapped
 from dicomdask.tasks.forgotten import (
@@ -202,6 +202,8 @@ def clean_files_work(dest: str, work: Work, patients: Sequence[Patient]) -> int:
                 storage.remove(work.path(files.FOLDER, target, name))
     for path in list(_tables(work, "rows")):
         count += drop(work, FileRow, lambda one: one.url in urls, *path)
+    for path in list(_tables(work, again.FOLDER)):
+        drop(work, SourceFile, lambda one: one.url in urls, *path)
     return count + drop_files(work, urls, patients[0].key)
 
 

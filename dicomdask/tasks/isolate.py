@@ -6,12 +6,15 @@ pipe of the two processes; nothing identified is in a command line, an environme
 log or a core dump.
 """
 
+import atexit
 import os
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -29,6 +32,9 @@ BYTES_PER_SECOND: Final = 500_000
 """A call that takes so long, and longer than its bytes explain, counts as crashed."""
 SPARE_BYTES: Final = 1 << 30
 """What memory a call may take besides many times its bytes."""
+
+IDLE_SECONDS: Final = 60
+"""After so long without a call the process apart ends by itself."""
 
 START: Final = "from dicomdask.tasks.isolate import main; main()"
 DIED: Final = "died"
@@ -82,7 +88,7 @@ class Cell:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
+        self.stop()
 
     def call(
         self, function: Callable[..., Result], *args: Any, nbytes: int = 0
@@ -116,19 +122,21 @@ class Cell:
         raise InputError("decoder-crash")
 
     def _ask(self, request: Any) -> Any:
+        if self._process is not None and self._process.poll() is not None:
+            self.stop()  # it was idle for too long
         pipe = self._pipe or self._start()
         try:
             pipe.send(request)
             return pipe.recv()
         except (EOFError, ConnectionError):
-            self._stop()
+            self.stop()
             return DIED
 
     def _start(self) -> "Connection[Any, Any]":
         try:
             return self._start_process()
         except (OSError, EOFError):  # and what the pipe of a dead process raises
-            self._stop()
+            self.stop()
             raise StoreError(NO_PROCESS) from None
 
     def _start_process(self) -> "Connection[Any, Any]":
@@ -149,7 +157,8 @@ class Cell:
         self._pipe.recv()
         return self._pipe
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End the process; the next call starts another."""
         if self._pipe is not None:
             self._pipe.close()
         if self._process is not None:
@@ -157,6 +166,49 @@ class Cell:
             self._process.wait()
         self._pipe = self._process = None
 
+
+# --- between batches ----------------------------------------------------------
+
+
+_IDLE: Final[dict[tuple[Hashable, ...], list[Cell]]] = {}
+_LOCK: Final = threading.Lock()
+
+
+@contextmanager
+def lent_cell(warm: Callable[..., object], *args: Hashable) -> Iterator[Cell]:
+    """Lend a cell that is kept for whoever wants the same next: starting one is slow.
+
+    Only those of one kind are kept, and no more than were lent at the same time.
+    """
+    kind = (os.getpid(), warm, *args)  # a fork shares no pipe with its parent
+    with _LOCK:
+        kept = _IDLE.pop(kind, [])
+        cell = kept.pop() if kept else Cell(warm, *args)
+        others = _take_idle()
+        _IDLE[kind] = kept
+    for other in others:
+        other.stop()
+    try:
+        yield cell
+    finally:
+        with _LOCK:
+            _IDLE.setdefault(kind, []).append(cell)
+
+
+def _take_idle() -> list[Cell]:
+    mine = [kind for kind in _IDLE if kind[0] == os.getpid()]
+    return [cell for kind in mine for cell in _IDLE.pop(kind)]
+
+
+def stop_idle_cells() -> None:
+    """End the processes of the cells that are kept and not lent."""
+    with _LOCK:
+        idle = _take_idle()
+    for cell in idle:
+        cell.stop()
+
+
+atexit.register(stop_idle_cells)
 
 # --- the other side -----------------------------------------------------------
 
@@ -173,7 +225,7 @@ def _serve(pipe: "Connection[Any, Any]") -> None:
     warm, args = pipe.recv()
     warm(*args)
     pipe.send(True)
-    while True:
+    while pipe.poll(IDLE_SECONDS):
         try:
             function, args, bounds = pipe.recv()
         except EOFError:

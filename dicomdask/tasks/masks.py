@@ -4,6 +4,8 @@ What is kept is identified: it lies in the work directory only.
 """
 
 import io
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -11,21 +13,24 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit
 
-from dicomdask import faces, header, pixels, plan, rows, storage
+from dicomdask import faces, header, pixels, plan, rows, storage, tables
 from dicomdask.errors import InputError
 from dicomdask.model import Instance, PlannedFrame, PlannedVolume, SourceFile
-from dicomdask.policy import Policy
 from dicomdask.pseudonym import Key
 from dicomdask.tasks.barrier import quiet
-from dicomdask.tasks.decode import Decoded
-from dicomdask.tasks.encode import Context, open_context, read_here
+from dicomdask.tasks.decode import Decoded, Reader
+from dicomdask.tasks.encode import Context, open_context, read_apart, warm_context
 from dicomdask.tasks.faces import blame_faces, height, read_values
+from dicomdask.tasks.isolate import lent_cell
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.sources import Portion
 from dicomdask.work import Work
 
 FOLDER = "faces"
 """The work directory below that of files: removed as a whole when anybody is."""
+
+RENEWED = "renewed"
+"""Which files have other masks than before, below it; read and removed by a run."""
 
 Masks = dict[int, NDArray[np.bool_]]
 """The masks of a file's frames, by their numbers from 0."""
@@ -38,60 +43,73 @@ def masks_work(work: Work) -> Work:
 
 @measured
 def mask_part(name: str, *, work_url: str) -> Counts:
-    """Find the faces of all volumes of one part of the plan; return counts."""
+    """Find the faces of all volumes of one part of the plan; return counts.
+
+    A series whose volumes are others than before gets all of its masks anew.
+    """
     work = Work(work_url)
-    context = open_context(work, work.require_job())
-    with quiet():
-        for volume in work.read_plan(name).volumes:
-            note = ("masks", f"{volume.volume_id}-{volume.revision}.json")
-            if work.read_note(*note) is None:
-                _mask_volume(volume, context)
-                work.write_note({}, *note)
+    job = work.require_job()
+    context = open_context(work, job)
+    series: dict[str, list[PlannedVolume]] = {}
+    for volume in work.read_plan(name).volumes:
+        series.setdefault(volume.series_key, []).append(volume)
+    with quiet(), lent_cell(warm_context, job) as cell:
+        read = partial(read_apart, cell, job)
+        for volumes in series.values():
+            notes = [("masks", f"{v.volume_id}-{v.revision}.json") for v in volumes]
+            if any(work.read_note(*note) is None for note in notes):
+                _mask_series(volumes, context, read)
+                for note in notes:
+                    work.write_note({}, *note)
     return {"parts": 1, "piece_bytes": 0, "found": {}}
 
 
-def _mask_volume(volume: PlannedVolume, context: Context) -> None:
-    """Write the masks of a volume's files; nothing where no face is found."""
+def _mask_series(
+    volumes: Sequence[PlannedVolume], context: Context, read: Reader
+) -> None:
+    """Write the masks of a series' files, and which files they are."""
+    found: dict[str, Masks] = {}
+    for volume in volumes:
+        with suppress(InputError):  # its files have no mask, and are refused
+            for url, masks in _masks(volume, context, read).items():
+                found.setdefault(url, {}).update(masks)
+    frames = {frame.url: frame for volume in volumes for frame in volume.frames}
+    every = [_mask_url(frame, context) for frame in frames.values()]
+    with storage.room_at(context.work.url):
+        storage.remove_all([url for url in every if url not in found])
+        for url, masks in found.items():
+            storage.write(url, _packed(masks))
+        files = [SourceFile(f.url, f.size, f.etag, f.token) for f in frames.values()]
+        data = tables.records_to_parquet(SourceFile, files)
+        name = f"{volumes[0].series_key}.parquet"
+        storage.write(context.work.path(RENEWED, name), data)
+
+
+def _masks(volume: PlannedVolume, context: Context, read: Reader) -> dict[str, Masks]:
+    """Return the masks of each file, by where they are kept; none without a face."""
     is_tiled = any(frame.tile is not None for frame in volume.frames)
     if not volume.affine or "c" in volume.dimensions or is_tiled:
-        return
-    try:
-        found = _files(volume, context)
-    except InputError:
-        return  # its files have no mask, and are refused
-    for url, data in found.items():
-        with storage.room_at(context.work.url):
-            storage.write(url, data)
-
-
-def _files(volume: PlannedVolume, context: Context) -> dict[str, bytes]:
-    """Return the masks of each file, by where they are kept."""
-    face = _find(volume, context)
+        return {}
+    face = _find(volume, context, read)
     if face is None:
         return {}
-    files: dict[str, list[PlannedFrame]] = {}
-    for frame in volume.frames:
-        url = _url(context.work, frame.source_key, frame.token, context.key)
-        files.setdefault(url, []).append(frame)
     affine = np.asarray(volume.affine).reshape(4, 4)
     shape = volume.frame_shape
-    masks: dict[str, bytes] = {}
-    for url, frames in files.items():
-        found: Masks = {}
-        for frame in frames:
-            args = (shape, height(volume, frame), affine, face)
-            mask = blame_faces(faces.face_mask, *args)
-            found[frame.frame] = np.zeros(shape, bool) if mask is None else mask
-        masks[url] = _packed(found)
+    masks: dict[str, Masks] = {}
+    for frame in volume.frames:
+        args = (shape, height(volume, frame), affine, face)
+        mask = blame_faces(faces.face_mask, *args)
+        of_file = masks.setdefault(_mask_url(frame, context), {})
+        of_file[frame.frame] = np.zeros(shape, bool) if mask is None else mask
     return masks
 
 
-def _find(volume: PlannedVolume, context: Context) -> faces.Face | None:
+def _find(volume: PlannedVolume, context: Context, read: Reader) -> faces.Face | None:
     """Return the face of a volume that may show one, or is CT."""
     regions, modalities = set[str](), set[str]()
 
-    def read(portion: Portion, data: bytes, of: PlannedVolume) -> Decoded:
-        found = read_here(context, portion, data, of)
+    def note(portion: Portion, data: bytes, of: PlannedVolume) -> Decoded:
+        found = read(portion, data, of)
         regions.add(found[1][0].region)
         modalities.add(str(rows.attribute(found[1][0].header, "Modality")))
         return found
@@ -100,7 +118,7 @@ def _find(volume: PlannedVolume, context: Context) -> faces.Face | None:
     sizes = tuple(extents.get(axis, 1) for axis in "zyx")
     affine = np.asarray(volume.affine).reshape(4, 4)
     wanted = {*faces.sampled(affine, sizes[0])}
-    planes = list(read_values(volume, wanted, read))
+    planes = list(read_values(volume, wanted, note))
     if len(modalities) != 1:
         return None
     [modality] = modalities
@@ -111,6 +129,10 @@ def _find(volume: PlannedVolume, context: Context) -> faces.Face | None:
     find = partial(faces.find_face, planes, affine, sizes[0], modality, seed)
     found: faces.Face | None = blame_faces(find)
     return found
+
+
+def _mask_url(file: PlannedFrame, context: Context) -> str:
+    return _url(context.work, file.source_key, file.token, context.key)
 
 
 def _url(work: Work, source_key: str, token: str, key: Key) -> str:
@@ -127,13 +149,7 @@ def _packed(masks: Masks) -> bytes:
     return file.getvalue()
 
 
-def _read_masks(work: Work, file: SourceFile, key: Key) -> Masks | None:
-    """Return the masks of a file as it was listed; None where no face was found."""
-    source_key = plan.source_key(file.url, key)
-    try:
-        data = storage.read(_url(masks_work(work), source_key, file.token, key))
-    except FileNotFoundError:
-        return None
+def _unpacked(data: bytes) -> Masks:
     with np.load(io.BytesIO(data)) as told:
         shape = tuple(told["shape"].tolist())
         size = int(np.prod(shape))
@@ -149,35 +165,37 @@ NOT_FOUND = (
 )
 
 
-def remove_face(
-    dataset: FileDataset,
-    instance: Instance,
-    file: SourceFile,
-    policy: Policy,
-    *,
-    work: Work,
-    key: Key,
-) -> FileDataset:
-    """Return a file without its face, where the policy wants that and it may have one.
+def read_masks(
+    dataset: FileDataset, instance: Instance, file: SourceFile, context: Context
+) -> bytes | None:
+    """Return the masks of a file as it was listed; None where none are wanted.
 
     Raises
     ------
     InputError
-        `unclean-faces` where it may show one and cannot be cleaned.
+        `unclean-faces` where it may show a face, and has no mask.
     """
-    if not policy.cleans_faces:
-        return dataset
+    if not context.policy.cleans_faces:
+        return None
+    source_key = plan.source_key(file.url, context.key)
+    url = _url(masks_work(context.work), source_key, file.token, context.key)
+    with suppress(FileNotFoundError):
+        return storage.read(url)
     region = faces.region_of(header.body_texts(dataset))
-    may = faces.may_show_face(instance.modality, [region], (), ())
-    masks = blame_faces(_read_masks, work, file, key)
-    if masks is None:
-        if may:
-            raise InputError("unclean-faces", NOT_FOUND)
-        return dataset
-    return _without(dataset, masks)
+    if faces.may_show_face(instance.modality, [region], (), ()):
+        raise InputError("unclean-faces", NOT_FOUND)
+    return None
 
 
-def _without(dataset: FileDataset, masks: Masks) -> FileDataset:
+def without_face(dataset: FileDataset, packed: bytes) -> FileDataset:
+    """Return a file without its face.
+
+    Raises
+    ------
+    InputError
+        `unclean-faces` where it cannot be cleaned; or what decoding raises.
+    """
+    masks: Masks = blame_faces(_unpacked, packed)
     frames = range(len(pixels.FrameDecoder(dataset)))
     syntax = dataset.file_meta.TransferSyntaxUID
     # Units of 8 x 8 pixels would go, and with them what is near the brain.

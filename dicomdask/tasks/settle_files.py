@@ -15,6 +15,7 @@ from dicomdask.tasks.files import (
     FileRow,
     Target,
     clean_one,
+    lent,
     read_rows,
     source_of,
     target_of,
@@ -42,8 +43,8 @@ def settle_bucket(bucket: str, *, work_url: str, crosswalk: bool = False) -> Cou
     target = target_of(work, work.require_job(), crosswalk=crosswalk)
     every = read_rows(target, bucket)
     rows = _newest(work, every)
-    with quiet():
-        settled = _settle(target, rows)
+    with quiet(), lent(target) as cell:
+        settled = _settle(target, cell, rows)
     claimed = {row.path for row in settled if row.outcome == "stored"}
     for path in {row.path for row in every if row.path} - claimed:
         storage.remove(storage.join(target.url, *path.split("/")))
@@ -67,12 +68,13 @@ def _newest(work: Work, rows: Iterable[FileRow]) -> list[FileRow]:
 
     def is_newest(row: FileRow) -> bool:
         newest = changed.get(row.url)
-        return row.token == (newest.token if newest else "")
+        token = newest.token if newest else ""
+        return row.token == token and not row.is_past
 
     return list({row.url: row for row in rows if is_newest(row)}.values())
 
 
-def _settle(target: Target, rows: Iterable[FileRow]) -> list[FileRow]:
+def _settle(target: Target, cell: Cell, rows: Iterable[FileRow]) -> list[FileRow]:
     groups: Mapping[str, list[FileRow]] = defaultdict(list)
     settled: list[FileRow] = []
     for row in rows:
@@ -81,11 +83,11 @@ def _settle(target: Target, rows: Iterable[FileRow]) -> list[FileRow]:
         else:
             settled.append(row)
     for group in groups.values():
-        settled += group if len(group) == 1 else _decide(target, group)
+        settled += group if len(group) == 1 else _decide(target, cell, group)
     return settled
 
 
-def _decide(target: Target, group: list[FileRow]) -> list[FileRow]:
+def _decide(target: Target, cell: Cell, group: list[FileRow]) -> list[FileRow]:
     """Keep the first of several copies; of copies that differ keep none.
 
     Copies that are gone count no more: so a conflict ends.
@@ -93,17 +95,18 @@ def _decide(target: Target, group: list[FileRow]) -> list[FileRow]:
     there = [row for row in group if storage.exists(row.url)] or group[:1]
     gone = [row for row in group if row not in there]
     if len({row.pixel_digest for row in there}) > 1:
-        codes = _compare(target, there)
+        codes = _compare(cell, there)
     else:
         codes = ["stored", *["duplicate"] * (len(there) - 1)]
     told = [_told(row, code) for row, code in zip(there, codes, strict=True)]
     settled = [
-        _written_again(target, row) if row.code == "stored" else row for row in told
+        _written_again(target, cell, row) if row.code == "stored" else row
+        for row in told
     ]
     return settled + [_told(row, "source-changed") for row in gone]
 
 
-def _compare(target: Target, rows: list[FileRow]) -> list[str]:
+def _compare(cell: Cell, rows: list[FileRow]) -> list[str]:
     """Return the codes of copies that are written differently, by what they decode to.
 
     As in `convert`: a copy that was compressed without loss is a duplicate.
@@ -112,8 +115,7 @@ def _compare(target: Target, rows: list[FileRow]) -> list[str]:
         instances = [guard(_instance, row) for row in rows]
     except InputError:
         return ["conflict"] * len(rows)
-    with Cell(Work, target.work.url) as cell:
-        verdicts = resolve_group(instances, partial(read_apart, cell))
+    verdicts = resolve_group(instances, partial(read_apart, cell))
     found = {verdict.url: verdict.code for verdict in verdicts}
     return [found[row.url] for row in rows]
 
@@ -122,11 +124,9 @@ def _instance(row: FileRow) -> Instance:
     return header.read_instance(io.BytesIO(storage.read(row.url)), source_of(row))
 
 
-def _written_again(target: Target, row: FileRow) -> FileRow:
+def _written_again(target: Target, cell: Cell, row: FileRow) -> FileRow:
     """Return a row whose file is the one that lies there: copies overwrite another."""
-    found, _ = clean_one(
-        source_of(row), lambda: storage.read(row.url), target, memory=None
-    )
+    found, _ = clean_one(source_of(row), lambda: storage.read(row.url), target, cell)
     return found
 
 

@@ -26,7 +26,8 @@ class Faults:
 
     `log` is a file that each write and each decoded frame adds a line to. `at` is the
     line at whose `nth` writing the whole process group is killed. `crash` says what a
-    marked file does to the decoder's process. `seconds` is how long a frame takes.
+    marked file does to the process that decodes it, or, with `place`, blanks it.
+    `seconds` is how long a frame takes, `patience` how long a call may take.
     """
 
     log: str
@@ -34,6 +35,8 @@ class Faults:
     nth: int = 1
     crash: str | None = None
     seconds: float = 0.0
+    place: str = "decode"
+    patience: int | None = None
 
     def environment(self):
         return {VARIABLE: json.dumps(asdict(self))}
@@ -98,11 +101,27 @@ def patch_pixels(pixels, faults):
         dataset = decoder._dataset
         note(faults, f"decode {dataset.SOPInstanceUID} {os.getpid()}")
         time.sleep(faults.seconds)
-        if faults.crash and dataset.get("PatientComments") == MARK:
-            CRASHES[faults.crash]()
+        meet("decode", dataset)
         return decode(decoder, number)
 
-    pixels.FrameDecoder.decode = call
+    def meet(place, dataset):
+        is_marked = dataset.get("PatientComments") == MARK
+        if faults.crash and faults.place == place and is_marked:
+            CRASHES[faults.crash]()
+
+    blank_frames = pixels.blank_frames
+
+    def blank(dataset, boxes):
+        meet("blank", dataset)
+        return blank_frames(dataset, boxes)
+
+    pixels.FrameDecoder.decode, pixels.blank_frames = call, blank
+
+
+def patch_isolate(isolate, faults):
+    """Let calls end sooner."""
+    if faults.patience is not None:
+        isolate.Cell.__init__.__kwdefaults__["seconds"] = faults.patience
 
 
 def allocate():
@@ -125,7 +144,11 @@ CRASHES = {
     "hang": lambda: time.sleep(3600),
     "memory": allocate,
 }
-PATCHES = {"dicomdask.storage": patch_storage, "dicomdask.pixels": patch_pixels}
+PATCHES = {
+    "dicomdask.storage": patch_storage,
+    "dicomdask.pixels": patch_pixels,
+    "dicomdask.tasks.isolate": patch_isolate,
+}
 
 
 class _Finder(importlib.abc.MetaPathFinder):
