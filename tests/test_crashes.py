@@ -393,6 +393,27 @@ def test_a_crash_in_a_worker_is_isolated_in_one_run(scheduler, crash, marked, cl
     check_isolated(marked, clean)
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("crash", "status"), [("hang", 75), ("hold", 1)])
+def test_a_decoder_that_hangs_is_isolated(crash, status, marked, clean):
+    """Nothing but the end of the process stops it, twice; then it is decoded apart."""
+    faults = {"crash": crash, "patience": 4}
+    ends = [marked.run(**faults) for _ in range(2)]
+    assert [one.status for one in ends] == [status] * 2
+    assert ("a decoder hangs" in ends[0].output) == (crash == "hang")
+    ended = marked.run(**faults)
+    assert ended.status == REJECTED, ended.output
+    check_isolated(marked, clean)
+
+
+@pytest.mark.timeout(240)
+def test_a_decoder_that_hangs_in_a_worker_is_isolated_in_one_run(marked, clean):
+    ended = marked.command(None, crash="hang", patience=4).run()
+    assert ended.status == REJECTED, ended.output
+    assert "Traceback" not in ended.output
+    check_isolated(marked, clean)
+
+
 def test_a_crash_in_an_array_job_is_isolated(marked, clean):
     options = [*marked.options, "--scheduler", "synchronous"]
     marked.run(["index", marked.pile, *options])

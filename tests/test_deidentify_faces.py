@@ -10,7 +10,7 @@ import dicomdask
 from dicomdask.tasks.forgotten_files import drop_files
 from dicomdask.work import Work
 from tests import heads
-from tests.builders import write_series
+from tests.builders import make_instance, write_series
 
 CLEAN = {"options": ["clean-faces"]}
 
@@ -120,3 +120,91 @@ def test_forgetting_removes_the_masks(tmp_path, pile, deidentify):
     assert list((tmp_path / "out.work" / "faces" / "masks").rglob("*.npz"))
     drop_files(work, set(), None)
     assert not (tmp_path / "out.work" / "faces").exists()
+
+
+# --- a pile that grows ----------------------------------------------------------
+
+
+def hidden(source, slices):
+    """Move slices of a pile away; return a function that brings them back."""
+    away = source.with_name("away")
+    away.mkdir()
+    for number in slices:
+        (source / f"{number:04d}.dcm").rename(away / f"{number:04d}.dcm")
+
+    def bring_back():
+        for path in sorted(away.iterdir()):
+            path.rename(source / path.name)
+
+    return bring_back
+
+
+def by_name(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.glob("*/*/*/*.dcm")}
+
+
+@pytest.mark.parametrize("late", [range(1, 16), range(6, 42)])
+def test_files_added_to_a_head_mask_the_earlier_ones_anew(
+    tmp_path, pile, deidentify, late
+):
+    """Some had another mask; of the piece of a head that had none all were refused."""
+    source, n = pile(), len(head("CT").values)
+    deidentify("whole", work=str(tmp_path / "own"))
+    bring_back = hidden(source, late)
+    first = deidentify(crosswalk=True)
+    before = by_name(tmp_path / "out")
+    assert first.codes == {"stored": len(before)} or not before
+    bring_back()
+    second = deidentify(crosswalk=True)
+    assert second.codes == {"stored": n}
+    assert second.n_done == n
+    after = by_name(tmp_path / "out")
+    assert after == by_name(tmp_path / "whole")
+    assert before.items() != {k: after[k] for k in before}.items() or not before
+    mapping = (tmp_path / "out.work").glob("files/*/uid_mapping.csv")
+    [text] = [path.read_text() for path in mapping]
+    assert text.count("\n") > n
+    third = deidentify(crosswalk=True)
+    assert (third.n_done, third.codes) == (0, {"stored": n})
+
+
+def test_a_head_that_is_found_no_longer_takes_its_files_away(
+    tmp_path, pile, deidentify, monkeypatch
+):
+    source, n = pile(), len(head("CT").values)
+    bring_back = hidden(source, [n])
+    assert deidentify().codes == {"stored": n - 1}
+    bring_back()
+    monkeypatch.setattr("dicomdask.faces.find_face", lambda *_: None)
+    assert deidentify().codes == {"unclean-faces": n}
+    assert by_name(tmp_path / "out") == {}
+    inputs = dicomdask.tasks.record.INPUTS
+    assert list((tmp_path / "out" / "_dicomdask" / inputs).glob("*.parquet"))
+
+
+def test_another_series_is_left_alone(tmp_path, pile, deidentify):
+    pile()
+    write_series(tmp_path / "in" / "other", [make_instance(7, BodyPartExamined="KNEE")])
+    bring_back = hidden(tmp_path / "in", [1])
+    deidentify()
+    times = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*/*/*/*.dcm")}
+    bring_back()
+    assert set(deidentify().codes) == {"stored"}
+    same = [path for path, time in times.items() if path.stat().st_mtime_ns == time]
+    assert [pydicom.dcmread(path).Rows for path in same] == [make_instance().Rows]
+
+
+def test_convert_removes_the_face_of_a_grown_head_anew(tmp_path, pile, convert):
+    source = pile()
+    convert(source, tmp_path / "whole.zarr", **CLEAN)
+    bring_back = hidden(source, range(1, 16))
+    convert(source, tmp_path / "a.zarr", **CLEAN)
+    bring_back()
+    convert(source, tmp_path / "a.zarr", **CLEAN)
+    arrays = []
+    for name in ("whole.zarr", "a.zarr"):
+        ds = dicomdask.open_dataset(str(tmp_path / name))
+        [row] = ds.volumes.itertuples()
+        assert row.faces == "cleaned"
+        arrays.append(np.asarray(ds.read(row.volume_id)))
+    assert np.array_equal(*arrays)

@@ -45,8 +45,10 @@ from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.looks import Looked, look_at
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.policies import job_policy
+from dicomdask.tasks.rehearse import rehearse
 from dicomdask.tasks.resolve import make_verdict
 from dicomdask.tasks.sources import Portion, fetch, portions, take
+from dicomdask.tasks.watch import watched
 from dicomdask.values import Distribution, Statistics, Transform, pool, statistics
 from dicomdask.work import Job, Work
 
@@ -102,8 +104,9 @@ def open_context(work: Work, job: Job) -> Context:
 def warm_context(job: Job) -> Context:
     """Return the context in the process apart, which reads and writes nothing."""
     context = open_context(Work(""), job)
+    rehearse(context.policy, context.key)
     if context.policy.cleans_pixels:
-        detector.load()  # once, and not in each fork
+        detector.load()
     return context
 
 
@@ -251,8 +254,9 @@ def _region(volume: PlannedVolume, task: Task) -> tuple[int, ...]:
 def read_here(
     context: Context, portion: Portion, data: bytes, volume: PlannedVolume
 ) -> Decoded:
-    """Read frames in this process."""
-    return guard(_read_frames, portion, data, volume, context)
+    """Read frames in this process, which ends where they hang."""
+    with watched(_taken(portion, data)):
+        return guard(_read_frames, portion, data, volume, context)
 
 
 def read_apart(
@@ -260,8 +264,12 @@ def read_apart(
 ) -> Decoded:
     """Read frames in a process apart, which resolves the key by itself."""
     lone = replace(volume, frames=())
-    nbytes = len(data) + len(portion.frames) * portion.frame_bytes
-    return cell.call(_read_warm, portion, data, lone, job, nbytes=nbytes)
+    taken = _taken(portion, data)
+    return cell.call(_read_warm, portion, data, lone, job, nbytes=taken)
+
+
+def _taken(portion: Portion, data: bytes) -> int:
+    return len(data) + len(portion.frames) * portion.frame_bytes
 
 
 def _read_warm(

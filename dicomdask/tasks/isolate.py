@@ -7,6 +7,7 @@ log or a core dump.
 """
 
 import atexit
+import gc
 import os
 import resource
 import signal
@@ -224,6 +225,7 @@ def _serve(pipe: "Connection[Any, Any]") -> None:
     """Answer calls, each in a fork, until the pipe closes."""
     warm, args = pipe.recv()
     warm(*args)
+    gc.freeze()  # or collecting in a fork would copy what it shares
     pipe.send(True)
     while pipe.poll(IDLE_SECONDS):
         try:

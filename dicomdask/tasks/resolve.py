@@ -28,6 +28,7 @@ from dicomdask.tasks.forgotten import read_forgotten
 from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.policies import job_policy
+from dicomdask.tasks.watch import watched
 from dicomdask.work import Job, Work
 
 Source = TypeVar("Source", Instance, PlannedFrame, SourceFile)
@@ -289,13 +290,17 @@ def resolve_group(
 
 
 def _read_here(instance: Instance, data: bytes) -> Content:
-    return guard(_content, instance, data)
+    with watched(_taken(instance)):
+        return guard(_content, instance, data)
 
 
 def read_apart(cell: Cell, instance: Instance, data: bytes) -> Content:
     """Return what makes two copies the same, read in a process apart."""
-    nbytes = instance.size + pixels.decoded_bytes(instance)
-    return cell.call(_content, instance, data, nbytes=nbytes)
+    return cell.call(_content, instance, data, nbytes=_taken(instance))
+
+
+def _taken(instance: Instance) -> int:
+    return instance.size + pixels.decoded_bytes(instance)
 
 
 def _content(instance: Instance, data: bytes) -> Content:

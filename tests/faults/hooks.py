@@ -124,6 +124,12 @@ def patch_isolate(isolate, faults):
         isolate.Cell.__init__.__kwdefaults__["seconds"] = faults.patience
 
 
+def patch_watch(watch, faults):
+    """See sooner what hangs."""
+    if faults.patience is not None:
+        watch.SECONDS, watch.TICK_SECONDS = faults.patience, 0.5
+
+
 def allocate():
     """Take memory until something stops it."""
     kept = []
@@ -142,12 +148,14 @@ CRASHES = {
     "segfault": lambda: ctypes.string_at(0),
     "exit": lambda: os._exit(3),
     "hang": lambda: time.sleep(3600),
+    "hold": lambda: ctypes.PyDLL(None).sleep(3600),  # keeps the interpreter's lock
     "memory": allocate,
 }
 PATCHES = {
     "dicomdask.storage": patch_storage,
     "dicomdask.pixels": patch_pixels,
     "dicomdask.tasks.isolate": patch_isolate,
+    "dicomdask.tasks.watch": patch_watch,
 }
 
 
