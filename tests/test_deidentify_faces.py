@@ -12,12 +12,13 @@ from dicomdask.work import Work
 from tests import heads
 from tests.builders import make_instance, write_series
 
+pytestmark = pytest.mark.timeout(240)
 CLEAN = {"options": ["clean-faces"]}
 
 
 @cache
 def head(contrast):
-    return heads.scan(contrast, spacing=(6.0, 3.0, 3.0))
+    return heads.scan(contrast, spacing=(6.0, 4.0, 4.0))
 
 
 @pytest.fixture
