@@ -16,14 +16,16 @@ Each stage of a run, in its order:
 
 What else there is to do:
 
-- *DICOM files*: `files` one file; `masks` the faces of volumes as pixels of files;
-  `settle_files` one of several copies; `record` what a destination is
+- *DICOM files*: `files` those of a batch, `clean_file` one of them; `masks` the faces of
+  volumes as pixels of files, `again` whose have changed; `settle_files` one of several
+  copies; `record` what a destination is
 - *labels*: `labels` a cell of somebody's table
 - *to remove*: `patient` what is somebody's; `removal` out of a store, `cleaning` out of
   a work directory, `forgotten_files` out of a destination; `forgotten` who is kept out;
   `vacuum` what no recent commit names
 
 What they stand on: `policies` the policy of a job; `ready` what a worker must be able
-to do; `barrier` against hostile bytes, `isolate` in a process apart, `attempts` of
-processes that died; `measure` what a task costs.
+to do; `barrier` against hostile bytes, `isolate` in a process apart, that had to
+`rehearse` first, `attempts` of processes that died, `watch` for those that hang;
+`measure` what a task costs.
 """
