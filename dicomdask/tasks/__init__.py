@@ -16,9 +16,9 @@ Each stage of a run, in its order:
 
 What else there is to do:
 
-- *DICOM files*: `files` those of a batch, `clean_file` one of them; `masks` the faces of
-  volumes as pixels of files, `again` whose have changed; `settle_files` one of several
-  copies; `record` what a destination is
+- *DICOM files*: `files` those of a batch, `clean_file` one of them; `masks` the faces
+  of volumes as pixels of files, `again` whose have changed; `settle_files` one of
+  several copies; `record` what a destination is
 - *labels*: `labels` a cell of somebody's table
 - *to remove*: `patient` what is somebody's; `removal` out of a store, `cleaning` out of
   a work directory, `forgotten_files` out of a destination; `forgotten` who is kept out;
