@@ -49,7 +49,7 @@ def _slice(selector: Selector, extent: int, axis: str) -> slice:
     start, stop, step = selector.indices(extent)
     if step != 1:
         raise ValueError(f"a slice along {axis} has step 1; take every nth afterwards")
-    return slice(start, stop if stop > start else start)
+    return slice(start, max(start, stop))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,11 @@ from dicomdask.deid.clean import clean_header
 from dicomdask.deid.document import header_json
 from dicomdask.deid.explain import Explained, explain
 from dicomdask.deid.file import CleanedFile, clean_file
-from dicomdask.deid.rules import accession_pseudonym, patient_pseudonym, replace_uid
+from dicomdask.deid.rules import patient_pseudonym, replace_uid
 
 __all__ = [
     "CleanedFile",
     "Explained",
-    "accession_pseudonym",
     "clean_file",
     "clean_header",
     "explain",

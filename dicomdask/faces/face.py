@@ -33,8 +33,7 @@ SIDE_MM: Final = 100.0
 ADULT_MM: Final = 135.0
 """The breadth of the inside of an adult's skull."""
 FRONT_MM: Final = 25.0
-
-
+"""How much of the front of the inside of a skull has its floor there."""
 NEAR_MM: Final = 24.0
 """So far around a face is what a coarse look at a plane takes for it."""
 
@@ -63,7 +62,7 @@ def outline(grid: Grid, found: Head, seed: int) -> Face:
     """
     protected = distance(~found.cavity) <= MARGIN_MM
     uneven = _uneven(found.head.shape, seed)
-    removed = _removed(grid, found, protected, uneven)
+    removed = _removed(found, protected, uneven)
     halo = distance(~removed) <= HALO_MM
     removed |= halo & ~found.head & ~protected
     smooth = ndimage().gaussian_filter(removed.astype(np.float32), 0.7) - 0.5
@@ -73,7 +72,7 @@ def outline(grid: Grid, found: Head, seed: int) -> Face:
     return Face(grid.origin, field, np.asarray(near, np.float32))
 
 
-def _removed(grid: Grid, found: Head, protected: Mask, uneven: Field) -> Mask:
+def _removed(found: Head, protected: Mask, uneven: Field) -> Mask:
     """Return what is near the skin, seen from the front, at the heights of a face.
 
     Where the brain lies close behind the skin, as it does behind a forehead, only the

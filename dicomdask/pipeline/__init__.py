@@ -13,15 +13,12 @@ from dicomdask.pipeline.bags import (
 )
 from dicomdask.pipeline.clusters import (
     LOCAL_SCHEDULERS,
-    LOSSES,
     check_scheduler,
-    parse_memory,
 )
 from dicomdask.pipeline.run import Runner, current_client, local_memory, open_runner
 
 __all__ = [
     "LOCAL_SCHEDULERS",
-    "LOSSES",
     "Runner",
     "check_scheduler",
     "current_client",
@@ -33,7 +30,6 @@ __all__ = [
     "local_memory",
     "masks_bag",
     "open_runner",
-    "parse_memory",
     "plan_bag",
     "resolve_bag",
     "settle_bag",

@@ -9,7 +9,6 @@ keep.
 
 from dicomdask.policy.actions import Policy, describe, load_policy, patient_identity
 from dicomdask.policy.data import (
-    Vocabulary,
     retained,
     safe_words,
     strictest_types,
@@ -27,7 +26,6 @@ from dicomdask.policy.decide import (
 from dicomdask.policy.files import parse_policy
 from dicomdask.policy.options import (
     CHARACTERISTICS,
-    DESCRIPTORS,
     FULL_DATES,
     GRAPHICS,
     MODIFIED_DATES,
@@ -37,12 +35,11 @@ from dicomdask.policy.options import (
     SAFE_PRIVATE,
     UIDS,
 )
-from dicomdask.policy.pixels import DeviceRule, LookRules
+from dicomdask.policy.pixels import LookRules
 
 __all__ = [
     "CHARACTERISTICS",
     "DATE_VRS",
-    "DESCRIPTORS",
     "FULL_DATES",
     "GRAPHICS",
     "MODIFIED_DATES",
@@ -55,10 +52,8 @@ __all__ = [
     "TIME_ZONE",
     "UIDS",
     "Decision",
-    "DeviceRule",
     "LookRules",
     "Policy",
-    "Vocabulary",
     "describe",
     "load_policy",
     "parse_policy",

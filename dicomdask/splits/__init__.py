@@ -4,7 +4,7 @@
 hold, `files` is how it is kept.
 """
 
-from dicomdask.splits.assign import DEFAULT_FRACTIONS, check_fractions
+from dicomdask.splits.assign import DEFAULT_FRACTIONS
 from dicomdask.splits.files import read_labels, read_split_table, read_table
 from dicomdask.splits.make import HELD_OUT, Options, make_split
 from dicomdask.splits.split import Split, bind, check_disjoint
@@ -16,7 +16,6 @@ __all__ = [
     "Split",
     "bind",
     "check_disjoint",
-    "check_fractions",
     "make_split",
     "read_labels",
     "read_split_table",

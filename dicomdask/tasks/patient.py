@@ -258,13 +258,15 @@ def search_tables(
     is_identified: bool,
 ) -> None:
     """Look for the patients in the tables of a store, in all of its commits."""
-    for name in ("volumes", "instances"):
-        for part in parts:
-            if part.split("/")[1] == name:
-                for row in _read_rows(store, part) or ():
-                    for patient in patients:
-                        if patient.is_row(row, is_identified=is_identified):
-                            _note_row(patient, row)
+    for part in (*_of_table("volumes", parts), *_of_table("instances", parts)):
+        for row in _read_rows(store, part) or ():
+            for patient in patients:
+                if patient.is_row(row, is_identified=is_identified):
+                    _note_row(patient, row)
+
+
+def _of_table(name: str, parts: Sequence[str]) -> list[str]:
+    return [part for part in parts if part.split("/")[1] == name]
 
 
 def _note_row(patient: Patient, row: Row) -> None:
