@@ -10,13 +10,12 @@ from dicomdask.shards.boxes import only_piece
 from dicomdask.shards.codec import (
     CRC_BYTES,
     check_chunk,
-    check_sum,
     copy_into,
     decode,
     place,
     use_one_thread,
-    whole_target,
 )
+from dicomdask.shards.direct import Direct
 from dicomdask.shards.index import (
     Index,
     Located,
@@ -33,7 +32,7 @@ from dicomdask.shards.metadata import (
     shard_key,
 )
 from dicomdask.shards.recent import Recent
-from dicomdask.shards.rows import Places, copy_rows, rows_of
+from dicomdask.shards.rows import Places
 from dicomdask.shards.scratch import Scratch
 from dicomdask.shards.seams import Kept, Source
 from dicomdask.shards.threads import pays, run_in_threads
@@ -43,7 +42,6 @@ from dicomdask.shards.wanted import (
     Request,
     Run,
     Wanted,
-    cut_short,
     group,
     jobs_of,
     missing,
@@ -55,8 +53,6 @@ JOB_BYTES = 1 << 20
 
 DISTANT_GAP = 64 << 10
 """Takes less time to fetch than another round trip."""
-MOST_BUFFERS = 256
-"""So many pairs of buffers are filled by one call; the system takes 1024."""
 
 
 class ShardReader:
@@ -95,6 +91,7 @@ class ShardReader:
         self._indexes: Recent[Index] = Recent(index_bytes)
         self._chunks: Recent[Array] = Recent(cache_bytes)
         self._scratch = Scratch()
+        self._direct = Direct(source, self._scratch)
         self._keeps = self._keeps_bytes()
 
     def _keeps_bytes(self) -> bool:
@@ -175,22 +172,19 @@ class ShardReader:
             return
         if not meta.compressed:
             located = [(start, stop, number)]
-            if self._read_into_place(index, meta, located, {number: places}):
+            if self._direct.read_into_place(
+                Run(index, meta, located, {number: places})
+            ):
                 return
-            if self._read_rows(index, meta, start, number, places):
+            if self._direct.read_rows(index, meta, start, number, places):
                 return
         buffer = self._scratch.take(stop - start)
         try:
             data = buffer[: stop - start]
-            self._fill(index.shard, start, data)
+            self._direct.fill(index.shard, start, data)
             self._deliver_one((index, meta, number, data, places, None))
         finally:
             self._scratch.give(buffer)
-
-    def _fill(self, shard: str, start: int, data: Array) -> None:
-        found = self._source.read_into(shard, start, [data])
-        if found != data.size:
-            raise cut_short(shard, found, data.size)
 
     def read_many(self, requests: Iterable[Request]) -> None:
         """Read boxes of several arrays, each into its own place.
@@ -238,7 +232,7 @@ class ShardReader:
                 for run in join_runs(located, self._max_gap)
             ]
         if self._is_direct:
-            runs = [run for run in runs if not self._read_into_place(*run)]
+            runs = [run for run in runs if not self._direct.read_into_place(run)]
             runs = [left for run in runs for left in self._without_rows(run)]
         if runs and (in_threads or self._is_distant):
             yield from self._fetch(runs)
@@ -301,69 +295,14 @@ class ShardReader:
                 found[number] = received(data, stop - start, index.shard)
         return found
 
-    def _read_into_place(
-        self,
-        index: Index,
-        meta: ArrayMeta,
-        located: list[Located],
-        places: dict[int, Places],
-    ) -> bool:
-        """Read whole uncompressed chunks to where they go; return whether they are."""
-        if meta.compressed or len(located) > MOST_BUFFERS:
-            return False
-        buffers: list[Array | bytearray] = []
-        end = located[0][0]
-        for start, stop, number in located:
-            target = whole_target(places[number], meta)
-            is_next = start == end  # else bytes between would go to no place
-            if target is None or not is_next or stop - start != meta.nbytes + CRC_BYTES:
-                return False
-            end = stop
-            buffers += (target, bytearray(CRC_BYTES))
-        shard, size = index.shard, located[-1][1] - located[0][0]
-        found = self._source.read_into(shard, located[0][0], buffers)
-        if found != size:
-            raise cut_short(shard, found, size)
-        for at, (_, _, number) in enumerate(located):
-            if not index.checked[number]:
-                check_sum(buffers[2 * at], buffers[2 * at + 1], number, shard)
-                index.checked[number] = 1
-        return True
-
     def _without_rows(self, run: Run) -> Iterator[Run]:
         """Read chunks of which few rows are wanted; yield runs of the others."""
-        index, meta, located, places = run
-        if meta.compressed:
+        left = self._direct.without_rows(run)
+        if left is run.chunks:
             yield run
             return
-        left = [
-            one
-            for one in located
-            if not self._read_rows(index, meta, one[0], one[2], places[one[2]])
-        ]
         for chunks in join_runs(left, self._max_gap):
-            yield Run(index, meta, chunks, places)
-
-    def _read_rows(
-        self, index: Index, meta: ArrayMeta, start: int, number: int, places: Places
-    ) -> bool:
-        """Read no more than is wanted of an uncompressed chunk that was checked before.
-
-        Return whether there were few enough.
-        """
-        first, end = rows_of(places)
-        if not index.checked[number] or 2 * (end - first) > meta.chunks[0]:
-            return False
-        row = meta.nbytes // meta.chunks[0]
-        buffer = self._scratch.take((end - first) * row)
-        try:
-            data = buffer[: (end - first) * row]
-            self._fill(index.shard, start + first * row, data)
-            rows = data.view(meta.dtype).reshape(end - first, *meta.chunks[1:])
-            copy_rows(places, rows, first)
-        finally:
-            self._scratch.give(buffer)
-        return True
+            yield Run(run.of, run.meta, chunks, run.places)
 
     def _fetch(self, runs: Sequence[Run]) -> Iterator[list[Job]]:
         """Yield what comes of each run, in pieces for a thread each."""
@@ -382,7 +321,7 @@ class ShardReader:
             buffer = self._scratch.take(stop - start)
             try:
                 data = buffer[: stop - start]
-                self._fill(shard, start, data)
+                self._direct.fill(shard, start, data)
                 yield jobs_of(run, data)
             finally:
                 self._scratch.give(buffer)
