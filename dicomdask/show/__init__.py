@@ -264,7 +264,8 @@ def plan_text(document: Mapping[str, Any]) -> str:
         memory_text(document["task_memory_bytes"], document["worker_memory_bytes"]),
     ]
     for code, count in document["codes"].items():
-        lines.append(f"      {count} inputs not stored: {code}")
+        noun = "input" if count == 1 else "inputs"
+        lines.append(f"      {count} {noun} not stored: {code}")
     return "\n".join(lines)
 
 

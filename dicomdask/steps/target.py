@@ -152,8 +152,10 @@ def check_store(job: Job, key: Key) -> Commit | None:
     if "policy" in differing:  # whose digest differs then, too
         differing = [name for name in differing if name != "policy digest"]
     if differing:
+        told = " (of the same name: its rules or options, or dicomdask, changed)"
         raise PlanError(
-            f"{store} was made with another {', '.join(differing)}; use the same, "
-            "another store, or --overwrite"
+            f"{store} was made with another {', '.join(differing)}"
+            f"{told if 'policy digest' in differing else ''}; use the same, another "
+            "store, or --overwrite"
         )
     return newest
