@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 
 import dicomdask
 from dicomdask.cli import main
-from dicomdask.show import file_line
+from dicomdask.policy import OPTION_CODES
+from dicomdask.show import deidentified_text, file_line
 from tests.builders import make_series, write_series
 
 CODES = {"notes.txt": "not-dicom", "two\nlines\t.txt": "not-dicom", "nil": "empty-file"}
@@ -138,3 +139,29 @@ def test_convert_says_how_to_find_what_was_rejected(pile: Path, tmp_path: Path) 
     assert f"dicomdask verify '{tmp_path}/a b.zarr'\n" in told
     elsewhere = run(*words, "--work", tmp_path / "w", "--overwrite").stdout
     assert f"dicomdask verify '{tmp_path}/a b.zarr' --work {tmp_path}/w\n" in elsewhere
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_sentences_go_on_below_themselves_at_the_width_of_a_terminal(
+    width: int,
+) -> None:
+    codes = {"burned-in-risk": 2, "not-dicom": 10}
+    text = deidentified_text("d", {"rejected": 12}, codes, width=width)
+    whole = deidentified_text("d", {"rejected": 12}, codes)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.split() == whole.split()
+    assert len(whole.splitlines()) == 3
+    column = whole.splitlines()[1].index("May hold")
+    below = [line for line in text.splitlines()[2:] if line[0:column].isspace()]
+    assert len(below) == len(text.splitlines()) - 3 > 0
+
+
+def test_usage_names_all_that_a_command_takes() -> None:
+    assert "SRC... STORE" in run("convert", "only-one").stderr.splitlines()[-1]
+    assert "SRC... DEST" in run("deidentify", "only-one").stderr.splitlines()[-1]
+
+
+def test_help_breaks_no_name_of_an_option() -> None:
+    for words in (["convert"], ["deidentify"], ["plan"], ["policy", "show"]):
+        lines = run(*words, "--help").stdout.splitlines()
+        assert {f"    {name}" for name in OPTION_CODES} <= set(lines)
