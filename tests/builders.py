@@ -95,6 +95,16 @@ def make_series(
         )
 
 
+def other_series(n: int, number: int) -> Iterator[Dataset]:
+    """Yield a series of another patient, told apart by a number."""
+    root = f"1.2.826.0.1.3680043.8.498.8.{number}"
+    for ds in make_series(n, PatientID=f"OTHER{number}", StudyInstanceUID=root):
+        ds.SeriesInstanceUID = f"{root}.1"
+        ds.SOPInstanceUID = f"{root}.1.{ds.InstanceNumber}"
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        yield ds
+
+
 def write_series(folder: Path, datasets: Iterator[Dataset]) -> list[Path]:
     """Write datasets as `0001.dcm`, … in the order given; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)

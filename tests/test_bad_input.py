@@ -13,13 +13,18 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from pydicom import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 import dicomdask
 from dicomdask import cli
 from dicomdask.errors import CODES
-from tests.builders import make_instance, make_series, to_bytes, write_series
+from tests.builders import (
+    make_instance,
+    make_series,
+    other_series,
+    to_bytes,
+    write_series,
+)
 
 MARKER = "ZQXCANARY"
 STAGES = {"list", "index", "resolve", "plan", "encode"}
@@ -48,16 +53,6 @@ def pile(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "o.zarr"
-
-
-def other_series(n: int, number: int) -> Iterator[Dataset]:
-    """Yield a series of another patient."""
-    root = f"1.2.826.0.1.3680043.8.498.8.{number}"
-    for ds in make_series(n, PatientID=f"OTHER{number}", StudyInstanceUID=root):
-        ds.SeriesInstanceUID = f"{root}.1"
-        ds.SOPInstanceUID = f"{root}.1.{ds.InstanceNumber}"
-        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        yield ds
 
 
 def run(*words: object) -> Result:

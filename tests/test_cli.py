@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from pydicom import Dataset
 
 import dicomdask
 from dicomdask import arrays, cli, steps
@@ -24,7 +22,13 @@ from dicomdask.errors import CODES, PlanError
 from dicomdask.model import Settings
 from dicomdask.verify import Report
 from dicomdask.work import Work
-from tests.builders import make_instance, make_series, to_bytes, write_series
+from tests.builders import (
+    make_instance,
+    make_series,
+    other_series,
+    to_bytes,
+    write_series,
+)
 
 DX_IMAGE = "1.2.840.10008.5.1.4.1.1.1.1"
 OUTCOMES = ("stored", "duplicate", "skipped", "rejected")
@@ -52,16 +56,6 @@ def clean(tmp_path: Path) -> Path:
     folder = tmp_path / "clean"
     write_series(folder, make_series(4))
     return folder
-
-
-def other_series(n: int, number: int) -> Iterator[Dataset]:
-    """Yield a series of another patient."""
-    root = f"1.2.826.0.1.3680043.8.498.8.{number}"
-    for ds in make_series(n, PatientID=f"OTHER{number}", StudyInstanceUID=root):
-        ds.SeriesInstanceUID = f"{root}.1"
-        ds.SOPInstanceUID = f"{root}.1.{ds.InstanceNumber}"
-        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        yield ds
 
 
 def run(*arguments: object) -> Result:

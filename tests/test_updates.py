@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -18,7 +17,7 @@ from dicomdask import header, pixels, steps
 from dicomdask.dataset import Dataset as Store
 from dicomdask.steps import Summary
 from dicomdask.work import Work
-from tests.builders import make_series, to_bytes, write_series
+from tests.builders import make_series, other_series, to_bytes, write_series
 
 
 @pytest.fixture(autouse=True)
@@ -63,16 +62,6 @@ class Lab:
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
-
-
-def other_series(n: int, number: int) -> Iterator[Dataset]:
-    """Yield a series of another patient."""
-    root = f"1.2.826.0.1.3680043.8.498.8.{number}"
-    for ds in make_series(n, PatientID=f"OTHER{number}", StudyInstanceUID=root):
-        ds.SeriesInstanceUID = f"{root}.1"
-        ds.SOPInstanceUID = f"{root}.1.{ds.InstanceNumber}"
-        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        yield ds
 
 
 def by_frames(dataset: Store) -> dict[int, Any]:

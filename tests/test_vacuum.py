@@ -13,7 +13,6 @@ import fsspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from pydicom import Dataset
 
 import dicomdask
 from dicomdask import commits, storage
@@ -25,7 +24,7 @@ from dicomdask.steps.removal import parse_age
 from dicomdask.tasks.vacuum import Vacuumed
 from dicomdask.verify import verify
 from dicomdask.work import Work
-from tests.builders import make_series, to_bytes, write_series
+from tests.builders import make_series, other_series, to_bytes, write_series
 
 SECRET = "0123456789abcdef0123456789abcdef"
 DAY = 86400.0
@@ -75,16 +74,6 @@ class Lab:
         report = verify(str(self.store), work=work, key=Key(SECRET.encode()))
         assert report.problems == ()
         assert report.n_frames == len(self.open().frames)
-
-
-def other_series(n: int, number: int) -> Iterator[Dataset]:
-    """Yield a series of another patient."""
-    root = f"1.2.826.0.1.3680043.8.498.8.{number}"
-    for ds in make_series(n, PatientID=f"OTHER{number}", StudyInstanceUID=root):
-        ds.SeriesInstanceUID = f"{root}.1"
-        ds.SOPInstanceUID = f"{root}.1.{ds.InstanceNumber}"
-        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-        yield ds
 
 
 @pytest.fixture(scope="module")
