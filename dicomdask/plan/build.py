@@ -63,14 +63,17 @@ def plan_instances(
         How many further copies each SOP Instance UID has.
     """
     rules = Rules(settings, policy, key, duplicates or {})
-    volumes: list[PlannedVolume] = []
-    outcomes: list[Outcome] = []
-    for _, series in sorted(_group_by_series(instances, key).items()):
-        for result in _plan_series(series, rules):
-            (volumes if isinstance(result, PlannedVolume) else outcomes).append(result)  # type: ignore[arg-type]
-    volumes.sort(key=lambda volume: volume.volume_id)
-    outcomes.sort(key=lambda outcome: outcome.source_key)
-    return Plan(tuple(volumes), tuple(outcomes))
+    made = [
+        result
+        for _, series in sorted(_group_by_series(instances, key).items())
+        for result in _plan_series(series, rules)
+    ]
+    volumes = (one for one in made if isinstance(one, PlannedVolume))
+    outcomes = (one for one in made if isinstance(one, Outcome))
+    return Plan(
+        tuple(sorted(volumes, key=lambda volume: volume.volume_id)),
+        tuple(sorted(outcomes, key=lambda outcome: outcome.source_key)),
+    )
 
 
 def _group_by_series(

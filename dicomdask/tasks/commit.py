@@ -1,7 +1,7 @@
 """Commit: from receipts and outcomes to the next state of the dataset."""
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -66,21 +66,26 @@ def drop_lost(work: Work, key: Key, store: str, remembered: Remembered | None) -
     remembered as they are planned now are not looked at.
     """
     done = work.done_tasks()
-    lost = 0
+    n_lost = 0
+    for volume in _volumes_to_commit(work, remembered):
+        for task in plan.volume_tasks(volume):
+            digest = plan.task_digest(volume, task, key)
+            shard = shards.shard_key(task.corner)
+            url = storage.join(store, volume.path, "0", shard)
+            if digest in done and not storage.exists(url):
+                work.remove_receipt(digest)
+                n_lost += 1
+    return n_lost
+
+
+def _volumes_to_commit(
+    work: Work, remembered: Remembered | None
+) -> Iterator[PlannedVolume]:
     for name in open_buckets(work, remembered):
         held = work.read_committed(name).series if remembered else ()
         states = {state for series in held for state in series.states}
-        for volume in work.read_plan(name).volumes:
-            if state_of(volume) in states:
-                continue
-            for task in plan.volume_tasks(volume):
-                digest = plan.task_digest(volume, task, key)
-                shard = shards.shard_key(task.corner)
-                url = storage.join(store, volume.path, "0", shard)
-                if digest in done and not storage.exists(url):
-                    work.remove_receipt(digest)
-                    lost += 1
-    return lost
+        planned = work.read_plan(name).volumes
+        yield from (one for one in planned if state_of(one) not in states)
 
 
 def commit(work: Work, *, now: str) -> Commit | None:
