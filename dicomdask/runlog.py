@@ -112,7 +112,7 @@ class RunLog:
     def flush(self) -> None:
         """Write the log; a full disk is told by what the run itself writes."""
         with suppress(OSError), storage.counted():  # not among the run's own bytes
-            storage.write(self.url, b"".join(self._lines))
+            storage.write_passing(self.url, b"".join(self._lines))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[StageUse]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
-from dicomdask import tables
+from dicomdask import storage, tables
 from dicomdask.commits.parts import (
     ABOVE_ALL,
     TablePart,
@@ -48,10 +48,11 @@ def next_parts(
         for name, table in batch.items():
             writers[name].add(table)
     found: dict[str, Parts] = {}
-    for name, writer in writers.items():
+    closed = storage.ahead(_Writer.close, writers.values(), is_remote=lambda _: True)
+    for name, (_, written) in zip(writers, closed, strict=True):
         dropped = dropped_sources if name == "inputs" else dropped_series
         kept = list(_drop(store, name, before.get(name, ()), sorted(dropped)))
-        found[name] = _merge_alike(store, name, (*kept, *writer.close()))
+        found[name] = _merge_alike(store, name, (*kept, *written()))
     return found
 
 

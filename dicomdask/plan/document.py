@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import types
+from collections.abc import Callable
 from functools import cache
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -51,29 +52,55 @@ def from_plain(hint: Any, value: Any) -> Any:
     TypeError
         If the value is not of the type.
     """
-    if dataclasses.is_dataclass(hint):
-        hints = _hints(cast("type", hint))
-        if set(value) - set(hints):
-            raise TypeError("unknown field")
-        parts = {name: from_plain(hints[name], part) for name, part in value.items()}
-        return hint(**parts)  # type: ignore[operator]
-    if get_origin(hint) is types.UnionType:
-        if value is None:
-            return None
-        hint = next(arg for arg in get_args(hint) if arg is not type(None))
-    if get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise TypeError("not a list")
-        return tuple(from_plain(get_args(hint)[0], part) for part in value)
-    if isinstance(hint, type) and not isinstance(value, _accepted(hint)):
-        raise TypeError("wrong type")
-    return value
+    return _reader(hint)(value)
+
+
+Read = Callable[[Any], Any]
 
 
 @cache
-def _hints(record: type) -> dict[str, Any]:
-    return get_type_hints(record)
+def _reader(hint: Any) -> Read:
+    """Return what reads values of a type: its hints are looked at once."""
+    if dataclasses.is_dataclass(hint):
+        return _record_reader(cast("type", hint))
+    if get_origin(hint) is types.UnionType:
+        read = _reader(next(arg for arg in get_args(hint) if arg is not type(None)))
+        return lambda value: None if value is None else read(value)
+    if get_origin(hint) is tuple:
+        return _tuple_reader(get_args(hint)[0])
+    if isinstance(hint, type):
+        return _plain_reader(hint)
+    return lambda value: value
 
 
-def _accepted(hint: type) -> tuple[type, ...]:
-    return (int, float) if hint is float else (hint,)
+def _record_reader(record: type) -> Read:
+    readers = {name: _reader(part) for name, part in get_type_hints(record).items()}
+
+    def read(value: Any) -> Any:
+        if not readers.keys() >= set(value):
+            raise TypeError("unknown field")
+        return record(**{name: readers[name](part) for name, part in value.items()})
+
+    return read
+
+
+def _tuple_reader(hint: Any) -> Read:
+    read_part = _reader(hint)
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            raise TypeError("not a list")
+        return tuple(map(read_part, value))
+
+    return read
+
+
+def _plain_reader(hint: type) -> Read:
+    accepted = (int, float) if hint is float else (hint,)
+
+    def read(value: Any) -> Any:
+        if not isinstance(value, accepted):
+            raise TypeError("wrong type")
+        return value
+
+    return read

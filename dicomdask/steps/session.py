@@ -275,7 +275,8 @@ def locked(work: str, *, shared: bool = False) -> Iterator[None]:
 
 def _open_job(work: Work, key_file: str | None) -> Job:
     """Return the job of a work directory, or a new one; the key must be the same."""
-    url, job = work.url, work.read_job()
+    url, before = work.url, work.read_job()
+    job = before
     reference = _key_reference(url, key_file, job)
     key = resolve_key(reference)
     if job is None:
@@ -285,9 +286,10 @@ def _open_job(work: Work, key_file: str | None) -> Job:
             f"{url} was made with another key; pass the key it was made with, or "
             "another --work"
         )
-    job = replace(job, key=reference)
-    work.write_job(job)
-    return job
+    found = replace(job, key=reference)
+    if found != before:
+        work.write_job(found)
+    return found
 
 
 def open_log(work: Work, traffic: storage.Traffic) -> RunLog:

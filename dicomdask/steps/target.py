@@ -32,10 +32,11 @@ def set_target(
     settings = with_policy(settings)
     url = storage.resolve(store)
     check_places(url, session.work.url)
-    job = session.work.require_job()
-    job = replace(job, store=url, settings=settings, limit=limit)
+    before = session.work.require_job()
+    job = replace(before, store=url, settings=settings, limit=limit)
     session.newest = check_store(job, session.key)
-    session.work.write_job(job)
+    if job != before:
+        session.work.write_job(job)
     session.log.note(
         "settings",
         policy=settings.policy,

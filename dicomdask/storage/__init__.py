@@ -14,7 +14,7 @@ between the two stands in `local` and `remote`; the functions here choose.
 
 import errno
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import BinaryIO, Final
@@ -72,6 +72,8 @@ __all__ = [
     "room_at",
     "use_options",
     "write",
+    "write_all",
+    "write_passing",
     "write_private",
 ]
 
@@ -211,6 +213,25 @@ def write(url: str, data: bytes) -> None:
     traffic.note(written=len(data))
 
 
+def write_passing(url: str, data: bytes) -> None:
+    """Write an object that nothing is lost with if the machine itself fails.
+
+    It appears at once like any other, and outlives this process; it is only not waited
+    for until it is on the disk.
+    """
+    if not is_local(url):
+        write(url, data)
+        return
+    local.write(url, data, is_passing=True)
+    traffic.note(written=len(data))
+
+
+def write_all(objects: Iterable[tuple[str, bytes]]) -> None:
+    """Write several objects at the same time: each waits for its disk or network."""
+    for _, result in ahead(lambda one: write(*one), objects, is_remote=lambda _: True):
+        result()
+
+
 def write_private(url: str, data: bytes) -> None:
     """Write an object that only its owner can read; elsewhere access is the store's."""
     if not is_local(url):
@@ -285,7 +306,7 @@ def require_writable(url: str) -> None:
     """Check that objects can be written below `url`, or raise StoreError."""
     probe = join(url, f"{PROBE}{secrets.token_hex(4)}")
     try:
-        write(probe, b"")
+        write_passing(probe, b"")
         remove(probe)
     except DicomDaskError:
         raise

@@ -107,10 +107,12 @@ def real_path(url: str) -> str:
 # --- write --------------------------------------------------------------------
 
 
-def write(url: str, data: bytes, *, mode: int = 0o666) -> None:
-    """Write a file at once, replacing what is there."""
+def write(
+    url: str, data: bytes, *, mode: int = 0o666, is_passing: bool = False
+) -> None:
+    """Write a file at once, replacing what is there; see `storage.write_passing`."""
     target = Path(decode_path(url))
-    temporary = _write_temporary(target, data, mode)
+    temporary = _write_temporary(target, data, mode, is_passing=is_passing)
     try:
         os.replace(temporary, target)
     except BaseException:
@@ -128,7 +130,9 @@ def create(url: str, data: bytes) -> None:
         temporary.unlink()
 
 
-def _write_temporary(target: Path, data: bytes, mode: int = 0o666) -> Path:
+def _write_temporary(
+    target: Path, data: bytes, mode: int = 0o666, *, is_passing: bool = False
+) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
 
@@ -139,7 +143,8 @@ def _write_temporary(target: Path, data: bytes, mode: int = 0o666) -> Path:
         with open(temporary, "wb", opener=opener) as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if not is_passing:
+                os.fsync(file.fileno())
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

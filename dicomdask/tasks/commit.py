@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -238,6 +238,7 @@ def kept_settings(job: Job, key: Key) -> dict[str, Any]:
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {
         name: version(name) for name in PACKAGES

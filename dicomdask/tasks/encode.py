@@ -176,7 +176,7 @@ def _write_shard(
 
     What is alive at the same time is what `plan.memory_bytes` adds up.
     """
-    array = np.full(_region(volume, task), volume.fill_value, volume.dtype)
+    array = _room_for(volume, task)
     frames, verdicts = rows.Frames(), list[Verdict]()
     wanted = portions(volume, (volume.frames[number] for number in task.frames))
     for portion, fetched in fetch(wanted):
@@ -239,6 +239,15 @@ def _intensities(
 
 
 LONG_HEADERS: Final = "The headers of the series differ in more than a task may hold."
+
+
+def _room_for(volume: PlannedVolume, task: Task) -> Plane:
+    """Return the array of a task; where no frame comes, it is filled already."""
+    shape = _region(volume, task)
+    n_planes = np.prod([shape[axis] for axis in volume.frame_axes], dtype=int)
+    if len({volume.frames[number].index for number in task.frames}) == n_planes:
+        return np.empty(shape, volume.dtype)
+    return np.full(shape, volume.fill_value, volume.dtype)
 
 
 def _region(volume: PlannedVolume, task: Task) -> tuple[int, ...]:
@@ -390,12 +399,14 @@ def write_groups(
     base = storage.join(store, volume.path)
     plain = arrays.group_metadata().encode()
     names = volume.path.split("/")
-    for depth in range(1, len(names)):
-        _write_once(storage.join(store, *names[:depth], "zarr.json"), plain)
-    storage.write(storage.join(base, "zarr.json"), group.encode())
-    storage.write(storage.join(base, "0", "zarr.json"), zarr_json.encode())
-
-
-def _write_once(url: str, data: bytes) -> None:
-    if not storage.exists(url):
-        storage.write(url, data)
+    above = (
+        storage.join(store, *names[:depth], "zarr.json")
+        for depth in range(1, len(names))
+    )
+    storage.write_all(
+        [
+            *((url, plain) for url in above if not storage.exists(url)),
+            (storage.join(base, "zarr.json"), group.encode()),
+            (storage.join(base, "0", "zarr.json"), zarr_json.encode()),
+        ]
+    )
