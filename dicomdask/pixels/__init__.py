@@ -10,6 +10,7 @@ from dicomdask.pixels.check import (
     stored_dtype,
     stored_samples,
 )
+from dicomdask.pixels.excerpt import REMEMBERED, Excerpt, excerpt, tags_of
 from dicomdask.pixels.frames import FrameDecoder, cut_tile, decode_frame, decode_frames
 from dicomdask.pixels.meaning import (
     modality_parameters,
@@ -20,7 +21,9 @@ from dicomdask.pixels.reference import reference_frame, reference_frames
 from dicomdask.pixels.thumbnail import to_jpeg
 
 __all__ = [
+    "REMEMBERED",
     "Blanked",
+    "Excerpt",
     "FrameDecoder",
     "blank",
     "blank_frames",
@@ -30,6 +33,7 @@ __all__ = [
     "decode_frame",
     "decode_frames",
     "decoded_bytes",
+    "excerpt",
     "modality_parameters",
     "pictures",
     "read_meaning",
@@ -37,5 +41,6 @@ __all__ = [
     "reference_frames",
     "stored_dtype",
     "stored_samples",
+    "tags_of",
     "to_jpeg",
 ]

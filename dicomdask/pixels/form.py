@@ -4,13 +4,16 @@ PS3.3 section C.7.6.3; what contradicts itself is refused here, so nobody asks a
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
 import pydicom
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from dicomdask.errors import InputError
+from dicomdask.pixels.excerpt import REMEMBERED, Excerpt, excerpt
 
 MONOCHROME: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
 PALETTE: Final = "PALETTE COLOR"
@@ -30,6 +33,16 @@ KEYWORDS: Final = ("PixelData", *FLOATS)
 _SAMPLES, _PHOTOMETRIC, _PLANAR = 0x00280002, 0x00280004, 0x00280006
 _FRAMES, _ROWS, _COLUMNS = 0x00280008, 0x00280010, 0x00280011
 _ALLOCATED, _STORED, _SIGN = 0x00280100, 0x00280101, 0x00280103
+_READ: Final = tuple(
+    map(
+        Tag,
+        (
+            *(_SAMPLES, _PHOTOMETRIC, _PLANAR, _FRAMES, _ROWS, _COLUMNS),
+            *(_ALLOCATED, _STORED, _SIGN),
+        ),
+    )
+)
+_PIXELS: Final = {word: Tag(word) for word in KEYWORDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +110,29 @@ def read_form(dataset: pydicom.Dataset) -> Form:
         With the code ``truncated``, ``colour``, ``bit-depth`` or ``bad-image``.
     """
     # pydicom leaves out pixel data that end before their delimiter.
-    keyword = next((word for word in KEYWORDS if word in dataset), None)
+    there = dataset.keys()
+    keyword = next((word for word, tag in _PIXELS.items() if tag in there), None)
     if keyword is None:
         raise InputError("truncated")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    told = excerpt(dataset, _READ)
+    if told is None:
+        return _form_of(dataset, keyword, syntax)
+    return _remembered_form(told, keyword, syntax)
+
+
+@lru_cache(REMEMBERED)
+def _remembered_form(told: Excerpt, keyword: str, syntax: UID) -> Form:
+    return _form_of(told.dataset(), keyword, syntax)
+
+
+def _form_of(dataset: pydicom.Dataset, keyword: str, syntax: UID) -> Form:
     samples = int(dataset[_SAMPLES].value)
     photometric = str(dataset[_PHOTOMETRIC].value or "").strip().upper()
     allocated = int(dataset[_ALLOCATED].value)
     is_float = keyword in FLOATS
     form = Form(
-        syntax=dataset.file_meta.TransferSyntaxUID,
+        syntax=syntax,
         keyword=keyword,
         n_frames=_optional(dataset, _FRAMES) or 1,
         rows=int(dataset[_ROWS].value),

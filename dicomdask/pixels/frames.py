@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import ExplicitVRBigEndian, RLELossless
 
@@ -28,6 +29,13 @@ HOSTILE: Final = (
     *(zlib.error, InvalidDicomError),
 )
 """What pydicom and decoders raise about damaged data."""
+
+
+def _pixel_bytes(dataset: pydicom.Dataset, keyword: str) -> bytes:
+    element = dataset.get_item(keyword)
+    if isinstance(element, RawDataElement) and element.VR in {"OB", "OW", None}:
+        return element.value or b""  # bytes as they are, for which pydicom takes long
+    return dataset[keyword].value or b""
 
 
 class FrameDecoder:
@@ -66,7 +74,7 @@ class FrameDecoder:
             raise InputError("no-decoder")
         self._packed = decoder is None or decoder.is_encapsulated
         self.form = read_form(dataset)
-        self._value: bytes = dataset[self.form.keyword].value or b""
+        self._value: bytes = _pixel_bytes(dataset, self.form.keyword)
         self._fragments: list[list[streams.Fragment]] = []
         if self._packed:
             tables = _extended_tables(dataset)

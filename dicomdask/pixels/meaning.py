@@ -7,6 +7,7 @@ pixels, so that who reads them needs no DICOM.
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
 
@@ -15,11 +16,26 @@ import pydicom
 
 from dicomdask.errors import InputError
 from dicomdask.model import Meaning
+from dicomdask.pixels.excerpt import REMEMBERED, Excerpt, excerpt, tags_of
 from dicomdask.pixels.form import FLOATS, PALETTE, Form
 from dicomdask.pixels.frames import HOSTILE, FrameDecoder
 from dicomdask.pixels.palette import palette_dtype
 from dicomdask.values import FUNCTIONS, Display, Lut, Window, is_valid, lut_text
 
+_READ: Final = tags_of(
+    (
+        *("RescaleSlope", "RescaleIntercept", "VOILUTFunction", "WindowCenter"),
+        *("WindowWidth", "LossyImageCompression"),
+    )
+)
+_TABLES: Final = tags_of(
+    (
+        *("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"),
+        *("PixelValueTransformationSequence", "FrameVOILUTSequence"),
+        *("ModalityLUTSequence", "VOILUTSequence", "RealWorldValueMappingSequence"),
+    )
+)
+"""Sequences of which one tells something else than the elements of `_READ`."""
 _UCUM: Final = re.compile(r"[A-Za-z0-9./\[\]{}%*^()'_-]{1,16}")
 
 
@@ -42,10 +58,26 @@ def read_meaning(
     InputError
         With the code ``bad-image`` or ``modality-lut``.
     """
+    form, is_lossy = decoder.form, decoder.is_lossy
+    told = None if form.photometric == PALETTE else excerpt(dataset, _READ, _TABLES)
+    if told is None:
+        return _meaning_of(dataset, form, is_lossy=is_lossy, frame=frame)
+    return _remembered_meaning(told, form, is_lossy)
+
+
+@lru_cache(REMEMBERED)
+def _remembered_meaning(told: Excerpt, form: Form, is_lossy: bool) -> Meaning:
+    """Return what stored values mean where all frames of a data set share it."""
+    return _meaning_of(told.dataset(), form, is_lossy=is_lossy, frame=0)
+
+
+def _meaning_of(
+    dataset: pydicom.Dataset, form: Form, *, is_lossy: bool, frame: int
+) -> Meaning:
     slope, intercept = modality_parameters(dataset, frame)
     lut = read_modality_lut(dataset)
-    display, warnings = read_display(dataset, decoder.form, frame)
-    if decoder.is_lossy or _says_lossy(dataset):
+    display, warnings = read_display(dataset, form, frame)
+    if is_lossy or _says_lossy(dataset):
         warnings.append("lossy")
     return Meaning(
         slope=slope if lut is None else None,

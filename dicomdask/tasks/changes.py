@@ -11,7 +11,7 @@ import numpy as np
 from dicomdask import commits, plan, rows, storage, tables
 from dicomdask.commits import Change, Commit
 from dicomdask.errors import CODES, StoreError
-from dicomdask.model import Instance, Outcome, PlannedVolume, SourceFile
+from dicomdask.model import Outcome, PlannedVolume, SourceFile
 from dicomdask.pseudonym import Key
 from dicomdask.tasks import places
 from dicomdask.tasks.index import make_outcome, stored_outcome
@@ -166,7 +166,7 @@ def _in_tables(
         for table, columns in (("volumes", OF_VOLUMES), ("instances", OF_INSTANCES))
     )
     for name, states, sources in zip(names, volumes, instances, strict=True):
-        every = context.work.read_bucket(name)
+        every = context.work.read_bucket_files(name)
         known = {plan.source_key(one.url, context.key) for one in every}
         yield name, _series(states.to_pylist(), sources.to_pylist(), known)
 
@@ -226,7 +226,7 @@ def _account(context: Context, bucket: str, part: plan.Plan) -> dict[str, Outcom
     for volume in part.volumes:
         for frame in volume.frames:
             found[frame.source_key] = stored_outcome(frame.source_key, frame.size)
-    every = newest_of(context.work.read_bucket(bucket), context.changed)
+    every = newest_of(context.work.read_bucket_files(bucket), context.changed)
     left = [one for one in every if plan.source_key(one.url, context.key) not in found]
     is_edited = context.states[bucket] != context.planned.plans.get(bucket)
     if left and not is_edited:
@@ -237,7 +237,7 @@ def _account(context: Context, bucket: str, part: plan.Plan) -> dict[str, Outcom
     return found | {one.source_key: one for one in _unselected(left, context.key)}
 
 
-def _unselected(left: Iterable[Instance], key: Key) -> Iterator[Outcome]:
+def _unselected(left: Iterable[SourceFile], key: Key) -> Iterator[Outcome]:
     """Yield outcomes for what somebody took out of the plan by hand."""
     reason = CODES["not-selected"]
     for one in left:

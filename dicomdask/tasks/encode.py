@@ -7,7 +7,6 @@ from functools import cache, partial
 from typing import Final
 
 import numpy as np
-from pydicom import Dataset
 
 from dicomdask import (
     arrays,
@@ -47,6 +46,7 @@ from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.rehearse import rehearse
 from dicomdask.tasks.resolve import make_verdict
+from dicomdask.tasks.said import read_said
 from dicomdask.tasks.sources import Portion, fetch, portions, take
 from dicomdask.tasks.watch import watched
 from dicomdask.values import Distribution, Statistics, Transform, pool, statistics
@@ -303,17 +303,18 @@ def _read_frames(
     if looked.by in burnedin.LOOKERS:
         dataset.BurnedInAnnotation = "NO"
     decoded = list(fit(numbered, portion, volume))
+    said = read_said(dataset)
     cleaned = deid.clean_header(dataset, context.policy, context.key)
     told, groups = rows.split_header(deid.header_json(cleaned))
     instance = rows.EncodedInstance(
         source_key=portion.file.source_key,
         header=told,
         transfer_syntax_uid=str(dataset.file_meta.TransferSyntaxUID),
-        site_key=_keyed(dataset, SITE, context.key),
-        device_key=_keyed(dataset, DEVICE, context.key),
+        site_key=said.site_key(context.key),
+        device_key=said.device_key(context.key),
         text_look=looked.by,
         redactions=looked.redactions,
-        region=faces.region_of(header.body_texts(dataset)),
+        region=faces.region_of(said.body),
     )
     times = header.frame_times(dataset)
     frames = [
@@ -326,21 +327,6 @@ def _read_frames(
         for frame in portion.frames
     ]
     return decoded, (instance, frames)
-
-
-SITE: Final = ("InstitutionName", "InstitutionAddress")
-DEVICE: Final = (
-    "Manufacturer",
-    "ManufacturerModelName",
-    "DeviceSerialNumber",
-    "StationName",
-)
-
-
-def _keyed(dataset: Dataset, keywords: tuple[str, ...], key: Key) -> str | None:
-    """Return one keyed name for what these elements say together, or None."""
-    found = [str(dataset.get(keyword) or "").strip() for keyword in keywords]
-    return key.digest(keywords[0], *found) if any(found) else None
 
 
 def _write_rows(

@@ -31,6 +31,7 @@ from dicomdask.tasks.policies import job_policy
 from dicomdask.tasks.watch import watched
 from dicomdask.work import Job, Work
 
+Indexed = TypeVar("Indexed", Instance, SourceFile)
 Source = TypeVar("Source", Instance, PlannedFrame, SourceFile)
 
 Listed = Instance | PlannedFrame | SourceFile
@@ -48,11 +49,11 @@ NATIVE: Final = frozenset(
 
 
 def newest_of(
-    instances: Iterable[Instance], changed: Mapping[str, SourceFile]
-) -> list[Instance]:
-    """Return instances in the order of their URLs, each file's newest state only."""
+    instances: Iterable[Indexed], changed: Mapping[str, SourceFile]
+) -> list[Indexed]:
+    """Return instances or their files by URL, the newest state of each only."""
 
-    def is_newest(instance: Instance) -> bool:
+    def is_newest(instance: Indexed) -> bool:
         newest = changed.get(instance.url)
         return instance.token == (newest.token if newest else "")
 

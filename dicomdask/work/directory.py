@@ -152,11 +152,17 @@ class Work:
 
     def read_bucket(self, bucket: str) -> list[Instance]:
         """Return all instances of one bucket, superseded states included."""
-        parts = self._stems("index", bucket)
+        return self._read_bucket(Instance, bucket)
+
+    def read_bucket_files(self, bucket: str) -> list[SourceFile]:
+        """Return which files the instances of one bucket are; see `read_bucket`."""
+        return self._read_bucket(SourceFile, bucket)
+
+    def _read_bucket(self, record: type[Record], bucket: str) -> list[Record]:
         return [
-            instance
-            for part in parts
-            for instance in self._read(Instance, "index", bucket, f"{part}.parquet")
+            one
+            for part in self._stems("index", bucket)
+            for one in self._read(record, "index", bucket, f"{part}.parquet")
         ]
 
     def write_bucket(self, bucket: str, part: str, rows: Sequence[Instance]) -> None:
