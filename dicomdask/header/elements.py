@@ -21,13 +21,13 @@ _LARGEST: Final = 1 << 22
 """No read is larger, so that little is held twice."""
 _BLOCK: Final = 1 << 15
 # PS3.5 section 7.1.2: two reserved bytes, then four bytes of length.
-_LONG_VRS: Final = frozenset(
+LONG_VRS: Final = frozenset(
     (
         *(b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ"),
         *(b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"),
     )
 )
-_SHORT_VRS: Final = frozenset(
+SHORT_VRS: Final = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 )
 _HEADS: Final = {"<": struct.Struct("<HH2sH"), ">": struct.Struct(">HH2sH")}
@@ -124,7 +124,7 @@ def guess_syntax(data: bytearray, start: int) -> str:
     return BIG_ENDIAN if data[start : start + 1] == b"\0" else EXPLICIT
 
 
-def is_implicit(data: bytearray, position: int) -> bool:
+def is_implicit(data: bytes | bytearray, position: int) -> bool:
     """Tell whether an element has no VR; what the file says of it may be wrong."""
     vr = data[position + 4 : position + 6]
     return not (vr.isalpha() and vr.isupper())
@@ -156,7 +156,7 @@ def find_elements(
             else:
                 group, number, vr, length = unpack(data, position)
                 tag, position = group << 16 | number, position + 8
-                if vr not in _SHORT_VRS:
+                if vr not in SHORT_VRS:
                     tag, vr, position, length = _element(prefix, position - 8, syntax)
             if tag in wanted:
                 element = new(Element, (tag, vr, position, length))
@@ -178,7 +178,7 @@ def find_meta(prefix: Prefix, position: int, found: dict[int, Element]) -> int:
     while position + 8 <= len(data) or prefix.reach(position + 8):
         group, number, vr, length = unpack(data, position)
         start = position + 8
-        if vr not in _SHORT_VRS:
+        if vr not in SHORT_VRS:
             _, vr, start, length = _element(prefix, position, _META)
         if group != 2 or length == UNDEFINED:
             break
@@ -197,7 +197,7 @@ def _element(prefix: Prefix, position: int, syntax: Syntax) -> Element:
     if syntax.implicit or not b"AA" <= vr <= b"ZZ":
         (length,) = _LENGTHS[syntax.endian].unpack_from(prefix.data, position + 4)
         return Element(tag, None, position + 8, length)
-    if vr not in _LONG_VRS:
+    if vr not in LONG_VRS:
         return Element(tag, vr, position + 8, length)
     prefix.need(position + 12)
     (length,) = _LENGTHS[syntax.endian].unpack_from(prefix.data, position + 8)

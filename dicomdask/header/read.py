@@ -34,6 +34,7 @@ from dicomdask.header.elements import (
     inflated,
     is_implicit,
 )
+from dicomdask.header.plain import read_plain
 from dicomdask.header.values import CHARACTER_SET, TAGS, UIDS, WHOLE_TEXT, Header
 from dicomdask.limits import MAX_HEADER_BYTES
 from dicomdask.model import Instance, SourceFile
@@ -191,6 +192,9 @@ def read_dataset(
         ``truncated`` or ``too-large``.
     """
     try:
+        plain = read_plain(data)
+        if plain is not None:
+            return plain
         _refuse_bomb(data, limit)
         dataset = pydicom.dcmread(io.BytesIO(data), force=True)
         # pydicom leaves out everything where compressed pixels lack their end.
