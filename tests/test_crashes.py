@@ -261,7 +261,7 @@ def test_what_a_kill_leaves_beside_an_object_is_seen_by_nobody(kept, clean):
     for kind in kinds[::4]:
         kept.run(at=kind)
     left = [path.name for path in kept.root.rglob("*.tmp")]
-    assert len(left) == len(kinds[::4])
+    assert len(left) >= len(kinds[::4])  # of those written at the same time, of each
     check_again(kept, wanted)
     report = verify(str(kept.store), work=Work(str(kept.work)), key=KEY)
     assert report.problems == ()

@@ -1,13 +1,11 @@
 """One run over one work directory: opened, checked, with a scheduler on demand."""
 
 import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +21,7 @@ from dicomdask.pseudonym import (
 )
 from dicomdask.runlog import Progress, RunLog
 from dicomdask.steps.workers import check_workers
-from dicomdask.tasks.commit import PACKAGES
+from dicomdask.tasks.commit import versions
 from dicomdask.work import Job, Work
 
 CLUSTER_SECONDS: Final = 3.0
@@ -294,9 +292,7 @@ def _open_job(work: Work, key_file: str | None) -> Job:
 
 def open_log(work: Work, traffic: storage.Traffic) -> RunLog:
     """Open the log of a run; its first line names the versions of what runs."""
-    versions = {name: version(name) for name in PACKAGES}
-    versions["python"] = platform.python_version()
-    return RunLog(work.path("log"), traffic, versions=versions)
+    return RunLog(work.path("log"), traffic, versions=versions())
 
 
 def default_work(store: str, work: str | None) -> str:

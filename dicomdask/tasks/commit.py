@@ -193,7 +193,7 @@ def _describe(
             **({"detector": policy.detector} if policy.detector else {}),
         },
         key_fingerprint=key.fingerprint(),
-        versions=_versions(),
+        versions=versions(),
         statistics=statistics,
     )
 
@@ -239,7 +239,8 @@ def kept_settings(job: Job, key: Key) -> dict[str, Any]:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def versions() -> Mapping[str, str]:
+    """Return the versions of what runs, by name."""
     return {"python": platform.python_version()} | {
         name: version(name) for name in PACKAGES
     }
