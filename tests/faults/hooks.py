@@ -77,6 +77,7 @@ def patch_storage(storage, faults):
         return call
 
     storage.write = watched(storage.write)
+    storage.write_passing = watched(storage.write_passing)
     storage.create = watched(storage.create)
 
 
