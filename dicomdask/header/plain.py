@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from pydicom.charset import convert_encodings, default_encoding
-from pydicom.dataelem import RawDataElement, empty_value_for_VR
+from pydicom.dataelem import DataElement, RawDataElement, empty_value_for_VR
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.tag import BaseTag
 
@@ -32,7 +32,7 @@ _GROUPS: Final = range(4, 0xFFFE)
 """Of commands, file meta and items there is nothing in a plain data set."""
 _VRS: Final = {vr: vr.decode() for vr in (*SHORT_VRS, *LONG_VRS)}
 
-Elements = dict[BaseTag, RawDataElement]
+Elements = dict[BaseTag, DataElement | RawDataElement]
 
 _tag = lru_cache(1 << 12)(BaseTag)
 
@@ -73,11 +73,11 @@ def _dataset(
     data: bytes, elements: Elements, file_meta: FileMetaDataset, *, is_bare: bool
 ) -> FileDataset:
     stream = io.BytesIO(data)
-    made: Any = elements
     preamble = data[: _START - 4]
-    dataset = FileDataset(stream, made, preamble, file_meta, is_bare, True)
-    charset = dataset.get(_CHARSET)
-    encoding = default_encoding if charset is None else convert_encodings(charset.value)
+    dataset = FileDataset(stream, elements, preamble, file_meta, is_bare, True)
+    encoding: Any = default_encoding
+    if _CHARSET in dataset:
+        encoding = convert_encodings(dataset[_CHARSET].value)
     dataset.set_original_encoding(is_bare, True, encoding)
     return dataset
 
