@@ -5,15 +5,23 @@ import shutil
 
 import imagecodecs
 import numpy as np
+import pydicom
 import pytest
 from pydicom.encaps import generate_frames, get_frame
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEGLosslessSV1, RLELossless
 
 from dicomdask.deid import clean_file
 from dicomdask.errors import InputError
 from dicomdask.header import read_dataset
 from dicomdask.model import Box
-from dicomdask.pixels import blank, blank_frames, decode_frames, reference_frames
+from dicomdask.pixels import (
+    blank,
+    blank_frames,
+    decode_frames,
+    reference_frames,
+    without_loss,
+)
+from dicomdask.pixels.blanks import files
 from dicomdask.pixels.blanks.dct import read_frame
 from dicomdask.pixels.blanks.rule import mask_of, widened
 from dicomdask.pixels.codecs import DEFLATED_FRAMES
@@ -91,6 +99,12 @@ DCT = [
     *(TESTS + f"SC_rgb_{kind}.dcm" for kind in ("jpeg_dcmtk", "jpeg_app14_dcmd")),
     *(TESTS + f"SC_jpeg_no_color_transform{end}.dcm" for end in ("", "_2")),
     TESTS + "examples_ybr_color.dcm",
+    CT + f"JPEGProcess2_4TransferSyntax_{UID}.51.dcm",
+    STONE + "CT0012.fragmented_no_bot_jpeg_baseline.51.dcm",
+    TESTS + "JPGExtended.dcm",
+]
+GREY = [
+    CT + f"JPEGProcess1TransferSyntax_{UID}.50.dcm",
     CT + f"JPEGProcess2_4TransferSyntax_{UID}.51.dcm",
     STONE + "CT0012.fragmented_no_bot_jpeg_baseline.51.dcm",
     TESTS + "JPGExtended.dcm",
@@ -325,3 +339,46 @@ def test_a_file_that_has_been_looked_at_is_cleaned_the_same(name, data):
     fresh, looked_at = read(data, name), read(data, name)
     decode_frames(looked_at)
     assert cleaned(looked_at) == cleaned(fresh)
+
+
+# --- JPEG with loss, written without --------------------------------------------
+
+
+@pytest.mark.parametrize("name", GREY)
+def test_what_was_decoded_is_written_without_loss(data, name):
+    before = read(data, name)
+    after = without_loss(before)
+    assert after.file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    assert before.file_meta.TransferSyntaxUID != JPEGLosslessSV1
+    wanted = decode_frames(before)
+    again = pydicom.dcmread(io.BytesIO(written(after)))
+    found = again.pixel_array
+    assert np.array_equal(found.reshape(wanted.shape), wanted)
+    told = {element.tag for element in after} ^ {element.tag for element in before}
+    assert not told
+    assert after.get("LossyImageCompression") == before.get("LossyImageCompression")
+
+
+@pytest.mark.parametrize("name", [name for name in (*DCT, *RLE) if name not in GREY])
+def test_only_grey_jpegs_are_written_without_loss(data, name):
+    found = read(data, name)
+    if found.SamplesPerPixel == 1 and name in DCT:
+        without_loss(found)
+        return
+    with pytest.raises(InputError) as caught:
+        without_loss(found)
+    assert caught.value.code == "unclean-pixels"
+
+
+def test_another_outcome_than_was_decoded_is_not_passed(data, monkeypatch):
+    encode = files.to_lossless
+
+    def wrong(samples, precision):
+        return encode(
+            samples ^ (np.arange(samples.size) == 7).reshape(samples.shape), precision
+        )
+
+    monkeypatch.setattr(files, "to_lossless", wrong)
+    with pytest.raises(InputError) as caught:
+        without_loss(read(data, GREY[0]))
+    assert caught.value.code == "unclean-pixels"

@@ -4,11 +4,15 @@ from functools import cache
 
 import distributed
 import fsspec
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
@@ -142,6 +146,34 @@ def test_compressed_files(tmp_path, make, syntax):
     planes = {one.pixel_array.astype(array.dtype).tobytes() for one in files}
     assert planes == {plane.tobytes() for plane in array}
     assert {one.file_meta.TransferSyntaxUID for one in files} == {syntax}
+
+
+def lossy(scan, *, level=95):
+    """Yield a head in MR as JPEG with loss, of 8 bits."""
+    for ds in heads.slices(scan, "T1", BitsStored=8, HighBit=7):
+        plane = np.clip(ds.pixel_array, 0, 255).astype(np.uint8)
+        ds.BitsAllocated, ds.PixelRepresentation = 8, 0
+        ds.LossyImageCompression = "01"
+        ds.PixelData = encapsulate([imagecodecs.jpeg8_encode(plane, level)])
+        ds["PixelData"].VR = "OB"
+        ds["PixelData"].is_undefined_length = True
+        ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+        yield ds
+
+
+def test_files_with_loss_are_written_without(tmp_path, make):
+    """Single pixels go, not units of 8 x 8; the header still tells of the loss."""
+    made = list(lossy(head("T1")))
+    write_series(tmp_path / "in", made)
+    array, files = make()
+    planes = {one.pixel_array.astype(array.dtype).tobytes() for one in files}
+    assert planes == {plane.tobytes() for plane in array}
+    assert {one.file_meta.TransferSyntaxUID for one in files} == {JPEGLosslessSV1}
+    assert {one.LossyImageCompression for one in files} == {"01"}
+    before = np.stack([one.pixel_array for one in made])
+    brain, nose = (head("T1").labels == part for part in (heads.BRAIN, heads.NOSE))
+    assert np.array_equal(array[brain], before[brain])
+    assert (array != before)[nose].mean() > 0.9
 
 
 # --- other machines -------------------------------------------------------------

@@ -3,7 +3,13 @@
 Nothing damaged becomes pixels, and colour is held as RGB.
 """
 
-from dicomdask.pixels.blanks import Blanked, blank, blank_frames, blank_mask
+from dicomdask.pixels.blanks import (
+    Blanked,
+    blank,
+    blank_frames,
+    blank_mask,
+    without_loss,
+)
 from dicomdask.pixels.check import (
     check_pixels,
     decoded_bytes,
@@ -43,4 +49,5 @@ __all__ = [
     "stored_samples",
     "tags_of",
     "to_jpeg",
+    "without_loss",
 ]

@@ -29,6 +29,9 @@ from dicomdask.work import Work
 FOLDER = "faces"
 """The work directory below that of files: removed as a whole when anybody is."""
 
+BY_BLOCKS = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit})
+"""Of which units of 8 x 8 pixels would go, and with them what is near the brain."""
+
 RENEWED = "renewed"
 """Which files have other masks than before, below it; read and removed by a run."""
 
@@ -197,12 +200,11 @@ def without_face(dataset: FileDataset, packed: bytes) -> FileDataset:
     """
     masks: Masks = blame_faces(_unpacked, packed)
     frames = range(len(pixels.FrameDecoder(dataset)))
-    syntax = dataset.file_meta.TransferSyntaxUID
-    # Units of 8 x 8 pixels would go, and with them what is near the brain.
-    is_lossy = syntax in {JPEGBaseline8Bit, JPEGExtended12Bit}
-    if set(masks) != set(frames) or is_lossy:
+    if set(masks) != set(frames):
         raise InputError("unclean-faces", NOT_FOUND)
     try:
+        if dataset.file_meta.TransferSyntaxUID in BY_BLOCKS:
+            dataset = pixels.without_loss(dataset)
         found = pixels.blank_frames(dataset, [masks[number] for number in frames])
     except InputError as error:
         if error.code != "unclean-pixels":

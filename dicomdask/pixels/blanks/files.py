@@ -7,6 +7,7 @@ what was decoded. Whatever comes out is decoded again and compared before it is 
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
+    JPEGLosslessSV1,
 )
 
 from dicomdask.errors import InputError
@@ -33,7 +35,7 @@ from dicomdask.pixels.blanks.dct import (
     touched_units,
 )
 from dicomdask.pixels.blanks.native import Place, blank_native
-from dicomdask.pixels.blanks.recode import deflated, inflated, recode
+from dicomdask.pixels.blanks.recode import deflated, inflated, recode, to_lossless
 from dicomdask.pixels.blanks.rule import mask_of, stored_blank, widened
 from dicomdask.pixels.codecs import DEFLATED_FRAMES, find_decoder
 from dicomdask.pixels.form import FLOATS
@@ -124,6 +126,43 @@ def _blank(dataset: FileDataset, boxes: Sequence[Sequence[Box] | Array]) -> Blan
     if recoded and frames.form.photometric == "YBR_ICT":
         copied[_PHOTOMETRIC] = DataElement(_PHOTOMETRIC, "CS", "YBR_RCT")
     return Blanked(copied, changed, recoded)
+
+
+def without_loss(dataset: FileDataset) -> FileDataset:
+    """Return a grey sequential JPEG as JPEG lossless of what was decoded of it.
+
+    So single pixels can be blanked in it. What the header says of lossy compression
+    stays, as it stays true (PS3.3 section C.7.6.1.1.5).
+
+    Raises
+    ------
+    InputError
+        With the code ``unclean-pixels`` where it is none, or something else comes out;
+        with the codes of `FrameDecoder` where pixels cannot be decoded.
+    """
+    read = _copy(dataset)
+    frames = FrameDecoder(read)
+    form = frames.form
+    if form.syntax not in _DCT or form.samples != 1:
+        raise InputError("unclean-pixels")
+    planes = [frames.samples(number) for number in range(len(frames))]
+    streams = [
+        to_lossless(plane, read_frame(frames.stream(number)).precision)
+        for number, (plane, _) in enumerate(planes)
+    ]
+    element = read[form.keyword]
+    copied = _with_pixels(dataset, element, encapsulate(streams, has_bot=True))
+    copied.file_meta = deepcopy(dataset.file_meta)
+    copied.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+    for keyword in _OFFSETS:
+        if keyword in copied:
+            del copied[keyword]
+    after = FrameDecoder(copied)
+    for number, (plane, photometric) in enumerate(planes):
+        found, told = after.samples(number)
+        if told != photometric or not np.array_equal(found, plane):
+            raise InputError("unclean-pixels")
+    return copied
 
 
 def _is_packed(dataset: FileDataset) -> bool:

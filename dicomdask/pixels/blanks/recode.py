@@ -65,6 +65,11 @@ def recode(form: Form, old: bytes, samples: Array) -> bytes:
     return new
 
 
+def to_lossless(samples: Array, precision: int) -> bytes:
+    """Return grey samples as JPEG lossless of some precision."""
+    return encode_sof3(_unsigned(samples, precision), precision, b"\1")
+
+
 def _codestream(stream: bytes) -> bytes:
     """Return the JPEG 2000 codestream inside the boxes of a JP2 file, or the stream."""
     is_jp2 = stream.startswith(b"\0\0\0\x0cjP  ")
