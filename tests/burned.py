@@ -236,7 +236,7 @@ def scenes(
     chance = np.random.default_rng([seed, held_back])
     drawn = n_scenes = n_tried = 0
     while drawn < n_lines:
-        canvas = _Canvas(fields[n_scenes % len(fields)], chance)
+        canvas = Canvas(fields[n_scenes % len(fields)], chance)
         for _ in range(lines_each):
             canvas.draw(
                 font=fonts[n_tried % len(fonts)],
@@ -291,6 +291,8 @@ def _font(name: str, size: int) -> Any:
         return ImageFont.load_default_imagefont()
     if name == "Aileron":
         return ImageFont.load_default(size)
+    if name.endswith((".ttf", ".ttc")):  # of the system
+        return ImageFont.truetype(name, size)
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     return ImageFont.truetype(fonts / f"{name}.ttf", size)
 
@@ -324,7 +326,7 @@ def _under(ink: Array, style: str) -> Array:
     return under
 
 
-class _Canvas:
+class Canvas:
     """A field that lines are drawn into, and where some are already."""
 
     def __init__(self, field: Field, chance: np.random.Generator) -> None:
@@ -345,6 +347,12 @@ class _Canvas:
         """Draw a line where it fits, the best at such a place."""
         text = words(self._chance, font)
         ink = text_mask(text, font, size, sharp=self._chance.random() < 0.3)
+        self.put(ink, text=text, font=font, size=size, style=style, place=place)
+
+    def put(
+        self, ink: Array, *, text: str, font: str, size: int, style: str, place: str
+    ) -> None:
+        """Draw ink that is made already."""
         found = self._find(ink.shape, place)
         if found is None:
             return

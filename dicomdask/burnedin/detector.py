@@ -21,7 +21,7 @@ from dicomdask.model import Box
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
-PROCEDURE: Final = 2
+PROCEDURE: Final = 3
 """Counts up when the same model would give other boxes."""
 
 DEADLINE_S: Final = 120.0
@@ -29,7 +29,7 @@ DEADLINE_S: Final = 120.0
 
 _PACKAGE: Final = "rapidocr"
 _MODEL: Final = "models/PP-OCRv6_det_small.onnx"
-_MODULES: Final = ("onnxruntime", "cv2", _PACKAGE)
+_MODULES: Final = ("openvino", "cv2", _PACKAGE)
 
 
 def require() -> None:

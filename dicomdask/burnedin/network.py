@@ -4,21 +4,23 @@ The network is of the kind "differentiable binarization" (Liao et al., 2020): it
 the core of a line, which is then grown by what training had shrunk it by. Lines are
 found as upright rectangles; what is slanted gets the rectangle around it.
 
-A frame is looked at twice: enlarged, with all contrasts made alike, for what is small
-or faint; and halved, as it is, for what is large. A body looks like one big letter to
-the network, so what is higher than a line can be is no text.
+A frame is looked at several times: enlarged, with all contrasts made alike, for what is
+small or faint; and reduced, as it is, for what is large. It takes lines that are turned
+or mirrored like others. A body looks like one big letter to the network, so what is
+higher than lines are is text only where it is drawn like it: thin, and of one grey.
 """
 
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from threading import Timer
+from threading import local
+from time import monotonic
 from typing import Any, Final
 
 import cv2
 import numpy as np
-import onnxruntime
+import openvino
 
+from dicomdask.burnedin.letters import are_letters
 from dicomdask.model import Box
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -31,7 +33,10 @@ _TILE: Final = 768
 """The largest side of what the network sees at once: about 200 MB of memory."""
 _OVERLAP: Final = 64
 _FLAT: Final = 8
-"""Grey levels, of 255; a tile that spans fewer holds nothing that could be read."""
+"""Grey levels, of 255; what spans fewer in a window holds nothing that could be read."""
+_WINDOW: Final = 9
+_BESIDE: Final = 32
+"""Pixels of flat surroundings that are shown to the network."""
 
 _LIKELY: Final = 0.3
 _SURE: Final = 0.5
@@ -40,12 +45,21 @@ _LEAST_CORE: Final = 3
 _GROWTH: Final = 1.6
 _HIGHEST_CORE: Final = 32
 """In pixels of the image, where it is not larger than 1280; a line is twice as high."""
-_HIGHEST_SHARE: Final = 1 / 40
-"""Of the longest side of the image, the same."""
+_HIGHEST_SHARES: Final = 1 / 40, 1 / 6
+"""Of the longest side of the image, the same: of a large image, and of a tiny one."""
+_SURE_OF_LARGE: Final = 0.75
+
+_SETTINGS: Final = {
+    "INFERENCE_NUM_THREADS": 1,
+    "NUM_STREAMS": 1,
+    "ENABLE_CPU_PINNING": False,
+    "INFERENCE_PRECISION_HINT": "f32",
+}
+"""The same on all machines, and no core of its own: workers share them."""
 
 _ENLARGED: Final = 768
 _MOST_ENLARGED: Final = 2.0
-_COARSE: Final = 0.5
+_COARSE: Final = 0.5, 0.25
 _NEIGHBOURS: Final = 16
 """How far the surroundings reach that contrasts are made alike in: one deviation."""
 _LEAST_VARIED: Final = 6
@@ -55,32 +69,61 @@ _CONTRAST: Final = 50
 
 def find(image: Array, *, model: Path, deadline_s: float) -> Found:
     """Return the boxes of text in an image, and their scores; see `detector`."""
-    session = load(model)
-    options = onnxruntime.RunOptions()
-    timer = Timer(deadline_s, lambda: setattr(options, "terminate", True))
-    timer.daemon = True
-    timer.start()
-    try:
-        enlarged = min(max(1.0, _ENLARGED / max(image.shape)), _MOST_ENLARGED)
-        found = _look(_evened(image), image, enlarged, (session, options))
-        return _outermost(found + _look(image, image, _COARSE, (session, options)))
-    except Exception:
-        if options.terminate:
-            raise TimeoutError from None
-        raise
-    finally:
-        timer.cancel()
+    network = _Network(model, monotonic() + deadline_s)
+    busy = _busy(image)
+    part = _around(busy)
+    if part is None:
+        return []
+    there = np.s_[part.top : part.bottom, part.left : part.right]
+    enlarged = min(max(1.0, _ENLARGED / max(image.shape)), _MOST_ENLARGED)
+    looks = [(_evened(image[there]), enlarged)]
+    looks += [(image[there], scale) for scale in _COARSE]
+    highest = _highest(image)
+    found = []
+    for shown, scale in looks:
+        for core, score in _look(shown, busy[there], scale, network):
+            box = _grown(core, scale, part)
+            height = min(core.bottom - core.top, core.right - core.left) / scale
+            if height <= highest or (
+                score >= _SURE_OF_LARGE and are_letters(image, box)
+            ):
+                found.append((box, score))
+    return _outermost(found)
 
 
-@cache
-def load(model: Path) -> Any:
-    """Return the loaded network: one thread, so that it is the worker's own."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    cv2.setNumThreads(1)
-    providers = ["CPUExecutionProvider"]
-    return onnxruntime.InferenceSession(str(model), options, providers=providers)
+class _Network:
+    """The loaded network, for the looks of one frame."""
+
+    def __init__(self, model: Path, ends: float) -> None:
+        self._request = _compiled(model).create_infer_request()
+        self._ends = ends
+
+    def run(self, values: Array) -> Array:
+        """Return what it makes of its input.
+
+        Raises
+        ------
+        TimeoutError
+            If the deadline passes; what runs is stopped.
+        """
+        self._request.set_input_tensor(openvino.Tensor(values))
+        self._request.start_async()
+        if not self._request.wait_for(max(0, int(1e3 * (self._ends - monotonic())))):
+            self._request.cancel()
+            raise TimeoutError
+        return np.asarray(self._request.get_output_tensor().data)
+
+
+_OF_THREAD: Final = local()
+
+
+def _compiled(model: Path) -> Any:
+    """Return the network as this thread has loaded it; it runs on one more thread."""
+    if getattr(_OF_THREAD, "model", None) != model:
+        cv2.setNumThreads(1)
+        _OF_THREAD.network = openvino.Core().compile_model(model, "CPU", _SETTINGS)
+        _OF_THREAD.model = model
+    return _OF_THREAD.network
 
 
 def _evened(image: Array) -> Array:
@@ -101,24 +144,25 @@ def _surroundings(values: Array) -> Array:
     return np.asarray(cv2.resize(small, (columns, rows)))
 
 
-def _look(shown: Array, image: Array, scale: float, network: tuple[Any, Any]) -> Found:
-    """Return what the network finds in an image that is shown to it at a scale."""
-    rows, columns = (max(1, round(n * scale)) for n in image.shape[:2])
+def _look(shown: Array, busy: Array, scale: float, network: _Network) -> Found:
+    """Return the cores that the network finds in what is shown to it at a scale."""
+    rows, columns = (max(1, round(n * scale)) for n in shown.shape[:2])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     resized = cv2.resize(shown, (columns, rows), interpolation=how)
     likely = np.zeros((rows, columns), np.float32)
     for down in _cuts(rows):
         for across in _cuts(columns):
-            if _is_flat(image, (down, across), scale):
+            if _is_flat(busy, (down, across), scale):
                 continue
             seen = _run(resized[down, across], network)
             np.maximum(likely[down, across], seen, out=likely[down, across])
-    highest = max(_HIGHEST_CORE, _HIGHEST_SHARE * max(image.shape[:2])) * scale
-    return [
-        (_grown(core, scale, image.shape), score)
-        for core, score in _cores(likely)
-        if min(core.bottom - core.top, core.right - core.left) <= highest
-    ]
+    return list(_cores(likely))
+
+
+def _highest(image: Array) -> float:
+    """Return how high the core of a line is at most, in pixels of the image."""
+    large, tiny = (share * max(image.shape[:2]) for share in _HIGHEST_SHARES)
+    return max(large, min(tiny, _HIGHEST_CORE))
 
 
 def _cuts(length: int) -> list[slice]:
@@ -128,24 +172,42 @@ def _cuts(length: int) -> list[slice]:
     return [slice(k * step, min(k * step + step + _OVERLAP, length)) for k in range(n)]
 
 
-def _is_flat(image: Array, tile: tuple[slice, slice], scale: float) -> bool:
+def _busy(image: Array) -> Array:
+    """Return where an image holds more than a flat surface."""
+    window = np.ones((_WINDOW, _WINDOW), np.uint8)
+    spans = cv2.morphologyEx(image, cv2.MORPH_GRADIENT, window)
+    return np.asarray(spans.reshape(*image.shape[:2], -1).max(axis=-1) >= _FLAT)
+
+
+def _around(busy: Array) -> Box | None:
+    """Return the box around what is busy, with some of what is beside it."""
+    rows, columns = (np.flatnonzero(busy.any(axis=n)) for n in (1, 0))
+    if not rows.size:
+        return None
+    return Box(
+        max(0, int(rows[0]) - _BESIDE),
+        max(0, int(columns[0]) - _BESIDE),
+        min(busy.shape[0], int(rows[-1]) + 1 + _BESIDE),
+        min(busy.shape[1], int(columns[-1]) + 1 + _BESIDE),
+    )
+
+
+def _is_flat(busy: Array, tile: tuple[slice, slice], scale: float) -> bool:
+    """Tell whether a tile of the enlarged image holds nothing that could be read."""
     there = tuple(
         slice(int(side.start / scale), int(np.ceil(side.stop / scale))) for side in tile
     )
-    pixels = image[there].reshape(-1, *image.shape[2:])
-    return bool(np.all(np.ptp(pixels, axis=0) < _FLAT))
+    return not busy[there].any()
 
 
-def _run(shown: Array, network: tuple[Any, Any]) -> Array:
+def _run(shown: Array, network: _Network) -> Array:
     """Return how likely each pixel is the core of a line of text."""
     rows, columns = shown.shape[:2]
     planes = shown if shown.ndim == 3 else np.stack([shown] * 3, axis=-1)
     padding = [(0, -rows % _STRIDE), (0, -columns % _STRIDE), (0, 0)]
     padded = np.pad(planes, padding, mode="edge").astype(np.float32)
     scaled = np.ascontiguousarray((padded / 127.5 - 1).transpose(2, 0, 1)[np.newaxis])
-    session, options = network
-    (output,) = session.run(None, {session.get_inputs()[0].name: scaled}, options)
-    return np.asarray(output[0, 0, :rows, :columns])
+    return network.run(scaled)[0, 0, :rows, :columns]
 
 
 def _cores(likely: Array) -> Iterator[tuple[Box, float]]:
@@ -160,15 +222,18 @@ def _cores(likely: Array) -> Iterator[tuple[Box, float]]:
             yield Box(top, left, top + height, left + width), score
 
 
-def _grown(core: Box, scale: float, shape: tuple[int, ...]) -> Box:
-    """Return the box of a line in pixels of the image, from that of its core."""
+def _grown(core: Box, scale: float, part: Box) -> Box:
+    """Return the box of a line in pixels of the image, from that of its core.
+
+    The network has seen a part of the image, at a scale.
+    """
     height, width = core.bottom - core.top, core.right - core.left
     margin = _GROWTH * height * width / (2 * (height + width))
     return Box(
-        max(0, int((core.top - margin) / scale)),
-        max(0, int((core.left - margin) / scale)),
-        min(shape[0], int(np.ceil((core.bottom + margin) / scale))),
-        min(shape[1], int(np.ceil((core.right + margin) / scale))),
+        max(part.top, part.top + int((core.top - margin) / scale)),
+        max(part.left, part.left + int((core.left - margin) / scale)),
+        min(part.bottom, part.top + int(np.ceil((core.bottom + margin) / scale))),
+        min(part.right, part.left + int(np.ceil((core.right + margin) / scale))),
     )
 
 
