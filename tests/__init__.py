@@ -19,7 +19,8 @@ What makes their inputs:
 
 - *DICOM*: `builders` instances and series with their identity in the arguments;
   `strategies` for hypothesis, and instances as values; `heads` in CT and MR; `burned`
-  text over backgrounds; `jpegs` of given coefficients; `fuzz` mutated real files
+  text over backgrounds, `strata` of it that is turned, huge, cut or foreign; `jpegs` of
+  given coefficients; `fuzz` mutated real files
 - *what must not come out*: `markers` are planted and found; `marked` a pile full of
   them, `planted` kinds of objects full of them; `told` all that a run says; `scored` a
   corpus for the ten actions of MIDI-B

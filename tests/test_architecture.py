@@ -59,9 +59,9 @@ HOMES = {
     "torch": {f"loaders/torch{file}" for file in ("", *TORCH)},
     "imagecodecs": {"pixels/codecs", "pixels/blanks/recode", "pixels/thumbnail"},
     "jpeg_ls": {"pixels/codecs", "pixels/blanks/recode"},
-    "onnxruntime": {"burnedin/network"},
+    "openvino": {"burnedin/network"},
     "scipy": {"faces/needed"},
-    "cv2": {"burnedin/network"},
+    "cv2": {"burnedin/letters", "burnedin/network"},
 }
 HOLD_IDENTIFIED = {"header", "deid", "pixels", "burnedin", "labels", "tasks", "cli"}
 USE_DICTIONARIES = {"policy", "rows", "standard"}

@@ -7,12 +7,16 @@ import traceback
 from itertools import pairwise
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from dicomdask.burnedin import detector, network
 from dicomdask.errors import InputError, OptionError
 from dicomdask.model import Box
+from tests.benchmarks.bench_text import masked
+
+SMALL_SLICES = "icometrix__dicom2nifti/tests/data/generic/rgb/001"
 
 
 def drawn(text: str, *, at: tuple[int, int], size: int, shape=(256, 320)) -> np.ndarray:
@@ -108,6 +112,34 @@ def test_a_body_is_no_letter():
     assert sum((b.bottom - b.top) * (b.right - b.left) for b in boxes) < 0.01 * 512**2
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_line_is_found(turns):
+    image = np.rot90(drawn("DOE JANE 1970-01-02", at=(100, 20), size=20), turns)
+    boxes = [box for box, _ in detector.find_text(image)]
+    assert covered(image, boxes) > 0.98
+    assert masked(boxes, image).mean() < 0.15
+
+
+@pytest.mark.parametrize("size", [80, 150])
+def test_letters_over_a_quarter_of_the_image_are_found(size):
+    image = drawn("R L", at=(40, 40), size=size)
+    assert covered(image, [box for box, _ in detector.find_text(image)]) > 0.98
+
+
+def test_a_line_is_found_where_all_else_is_flat():
+    image = drawn("DOE JANE", at=(1300, 1500), size=16, shape=(1400, 1700))
+    found = detector.find_text(image)
+    assert covered(image, [box for box, _ in found]) > 0.98
+    assert all(box.top > 1280 and box.left > 1480 for box, _ in found)
+
+
+def test_a_small_slice_is_no_text(data):
+    for path in (data / SMALL_SLICES).glob("*.dcm"):
+        plane = pydicom.dcmread(path).pixel_array
+        assert plane.shape == (77, 52, 3)
+        assert detector.find_text(plane) == []
+
+
 def test_a_box_within_another_is_left_out_and_lends_its_score():
     around, within, beside = Box(0, 0, 9, 9), Box(2, 2, 5, 9), Box(5, 5, 12, 9)
     found = network._outermost([(within, 0.9), (around, 0.6), (beside, 0.7)])
@@ -153,7 +185,7 @@ def test_a_fault_is_rejected_and_tells_nothing(monkeypatch, fault):
     assert caught.value.__context__ is None
 
 
-@pytest.mark.parametrize("missing", ["onnxruntime", "cv2", "rapidocr"])
+@pytest.mark.parametrize("missing", ["openvino", "cv2", "rapidocr"])
 def test_without_the_extra_the_message_says_what_to_install(monkeypatch, missing):
     detector.require()
     find_spec = detector.find_spec
@@ -177,8 +209,32 @@ def test_the_identity_names_package_and_model():
 
 def test_the_packages_are_loaded_by_a_look_only():
     code = "import sys; from dicomdask.burnedin import detector; detector.require()\n"
-    code += "print([n for n in ('cv2', 'onnxruntime', 'rapidocr') if n in sys.modules])"
+    code += "print([n for n in ('cv2', 'openvino', 'rapidocr') if n in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_look_loads_nothing_that_reports_its_use():
+    code = "import sys; import numpy; from dicomdask.burnedin import detector\n"
+    code += "image = numpy.zeros((64, 64), numpy.uint8); image[20:40, 20:40] = 255\n"
+    code += "detector.find_text(image)\n"
+    code += "assert 'openvino' in sys.modules\n"
+    code += "told = [n for n in sys.modules if 'telemetry' in n or '.ovc' in n]\n"
+    code += "print(told)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_fork_finds_what_the_process_before_it_finds():
+    code = "import os, numpy; from dicomdask.burnedin import detector\n"
+    code += "image = numpy.zeros((64, 96), numpy.uint8); image[20:40, 20:40] = 255\n"
+    code += "detector.load(); image[::3, 50:70:3] = 255\n"
+    code += "before = detector.find_text(image)\n"
+    code += "if os.fork():\n    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+    code += "os._exit(0 if detector.find_text(image) == before else 1)"
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert done.returncode == 0

@@ -5,6 +5,7 @@ a text says is never read, only where it is. Whatever keeps the model from givin
 answer in time is an `InputError`: a frame that was not looked at does not pass.
 """
 
+import sys
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
@@ -29,6 +30,8 @@ DEADLINE_S: Final = 120.0
 
 _PACKAGE: Final = "rapidocr"
 _MODEL: Final = "models/PP-OCRv6_det_small.onnx"
+_REPORTS: Final = "openvino.tools.ovc"
+"""A part of the runtime that is not needed and may tell its maker of its use."""
 _MODULES: Final = ("openvino", "cv2", _PACKAGE)
 
 
@@ -57,7 +60,7 @@ def identity() -> str:
 def load() -> None:
     """Load the model, so that forks of this process need not."""
     with suppress(Exception):  # whoever looks tells what is wrong
-        import_module("dicomdask.burnedin.network").load(_model_file())
+        _network().load(_model_file())
 
 
 def find_text(
@@ -83,7 +86,7 @@ def find_text(
         With code unclean-pixels, if the look failed or was not done in time.
     """
     try:
-        network = import_module("dicomdask.burnedin.network")
+        network = _network()
         found = network.find(image, model=_model_file(), deadline_s=deadline_s)
     except Exception as error:  # noqa: BLE001 - the runtime's have no base of their own
         fault = type(error).__name__
@@ -91,6 +94,20 @@ def find_text(
         return sorted(found, key=lambda one: (one[0].top, one[0].left, one[0].bottom))
     reason = f"The pixels could not be looked at for text ({fault}); none was kept."
     raise InputError("unclean-pixels", reason)
+
+
+def _network() -> Any:
+    """Return what runs the model, loaded without the part that reports its use."""
+    name = "dicomdask.burnedin.network"
+    if name in sys.modules:
+        return import_module(name)
+    before = sys.modules.get(_REPORTS)
+    sys.modules[_REPORTS] = before  # type: ignore[assignment]  # None: not to be found
+    try:
+        return import_module(name)
+    finally:
+        if before is None:
+            sys.modules.pop(_REPORTS, None)
 
 
 def _is_there() -> bool:

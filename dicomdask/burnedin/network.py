@@ -12,7 +12,7 @@ higher than lines are is text only where it is drawn like it: thin, and of one g
 
 from collections.abc import Iterator
 from pathlib import Path
-from threading import local
+from threading import Timer, local
 from time import monotonic
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ _TILE: Final = 768
 """The largest side of what the network sees at once: about 200 MB of memory."""
 _OVERLAP: Final = 64
 _FLAT: Final = 8
-"""Grey levels, of 255; what spans fewer in a window holds nothing that could be read."""
+"""Grey levels, of 255; where a window spans fewer, nothing could be read."""
 _WINDOW: Final = 9
 _BESIDE: Final = 32
 """Pixels of flat surroundings that are shown to the network."""
@@ -44,18 +44,19 @@ _LEAST_CORE: Final = 3
 """In pixels of the network's input."""
 _GROWTH: Final = 1.6
 _HIGHEST_CORE: Final = 32
-"""In pixels of the image, where it is not larger than 1280; a line is twice as high."""
-_HIGHEST_SHARES: Final = 1 / 40, 1 / 6
+"""In pixels of the image, where it is not larger than 800; a line is twice as high."""
+_HIGHEST_SHARES: Final = 1 / 25, 1 / 6
 """Of the longest side of the image, the same: of a large image, and of a tiny one."""
 _SURE_OF_LARGE: Final = 0.75
 
 _SETTINGS: Final = {
     "INFERENCE_NUM_THREADS": 1,
-    "NUM_STREAMS": 1,
+    "NUM_STREAMS": 0,
     "ENABLE_CPU_PINNING": False,
     "INFERENCE_PRECISION_HINT": "f32",
 }
-"""The same on all machines, and no core of its own: workers share them."""
+"""The same on all machines; no thread (a fork has it too), and no core of its own."""
+_OF_THREAD: Final = local()
 
 _ENLARGED: Final = 768
 _MOST_ENLARGED: Final = 2.0
@@ -69,7 +70,7 @@ _CONTRAST: Final = 50
 
 def find(image: Array, *, model: Path, deadline_s: float) -> Found:
     """Return the boxes of text in an image, and their scores; see `detector`."""
-    network = _Network(model, monotonic() + deadline_s)
+    network = _Network(model, deadline_s)
     busy = _busy(image)
     part = _around(busy)
     if part is None:
@@ -94,9 +95,9 @@ def find(image: Array, *, model: Path, deadline_s: float) -> Found:
 class _Network:
     """The loaded network, for the looks of one frame."""
 
-    def __init__(self, model: Path, ends: float) -> None:
-        self._request = _compiled(model).create_infer_request()
-        self._ends = ends
+    def __init__(self, model: Path, deadline_s: float) -> None:
+        self._request = load(model).create_infer_request()
+        self._ends = monotonic() + deadline_s
 
     def run(self, values: Array) -> Array:
         """Return what it makes of its input.
@@ -106,19 +107,27 @@ class _Network:
         TimeoutError
             If the deadline passes; what runs is stopped.
         """
-        self._request.set_input_tensor(openvino.Tensor(values))
-        self._request.start_async()
-        if not self._request.wait_for(max(0, int(1e3 * (self._ends - monotonic())))):
-            self._request.cancel()
+        timer = Timer(max(0, self._ends - monotonic()), self._request.cancel)
+        timer.daemon = True
+        timer.start()
+        try:
+            (found,) = self._request.infer([values], share_inputs=True).values()
+        except RuntimeError:
+            if self._is_late():
+                raise TimeoutError from None
+            raise
+        finally:
+            timer.cancel()
+        if self._is_late():
             raise TimeoutError
-        return np.asarray(self._request.get_output_tensor().data)
+        return np.asarray(found)
+
+    def _is_late(self) -> bool:
+        return monotonic() >= self._ends
 
 
-_OF_THREAD: Final = local()
-
-
-def _compiled(model: Path) -> Any:
-    """Return the network as this thread has loaded it; it runs on one more thread."""
+def load(model: Path) -> Any:
+    """Return the network as this thread has loaded it; forks of the thread have it."""
     if getattr(_OF_THREAD, "model", None) != model:
         cv2.setNumThreads(1)
         _OF_THREAD.network = openvino.Core().compile_model(model, "CPU", _SETTINGS)
@@ -161,7 +170,8 @@ def _look(shown: Array, busy: Array, scale: float, network: _Network) -> Found:
 
 def _highest(image: Array) -> float:
     """Return how high the core of a line is at most, in pixels of the image."""
-    large, tiny = (share * max(image.shape[:2]) for share in _HIGHEST_SHARES)
+    longest = float(max(image.shape[:2]))
+    large, tiny = (share * longest for share in _HIGHEST_SHARES)
     return max(large, min(tiny, _HIGHEST_CORE))
 
 

@@ -16,11 +16,14 @@ import numpy as np
 
 from dicomdask.model import Box
 from tests.benchmarks.contest import Report, align
-from tests.benchmarks.finders import OURS, Finder, finders
+from tests.benchmarks.finders import OURS, Finder, finders, ours
 from tests.burned import Line, Scene, backgrounds, scenes
+from tests.strata import STRATA
+from tests.strata import scenes as strata_scenes
 
 N_LINES = {"tiny": 5, "full": 1000}
 """Of all styles; a quarter as many more are faint, so that low contrast has enough."""
+N_OF_A_STRATUM = {"tiny": 0, "full": 40}
 N_TEXT_FREE = {"tiny": 3, "full": None}
 FOUND = 0.8
 """The share of a line's ink that has to be covered."""
@@ -62,7 +65,8 @@ def run(scale_name: str) -> Report:
         "text: text-free pixels kept": 1 - float(np.mean(mine.masked)),
     }
     told = f"{len(made)} scenes, {len(mine.lines)} lines, {len(shown)} text-free images"
-    return Report((), measures, (told, table(scores), groups(mine)))
+    kinds = others(N_OF_A_STRATUM[scale_name])
+    return Report((), measures, (told, table(scores), groups(mine), kinds))
 
 
 def score(find: Finder, made: Sequence[Scene], shown: Sequence[Any]) -> Score:
@@ -151,6 +155,19 @@ def groups(one: Score) -> str:
             found = [found for _, found in pairs]
             rows.append((f"{kind} {name}", percent(wilson(found)), str(len(found))))
     return align([(f"{OURS}, outside low contrast", "recall", "lines"), *rows])
+
+
+def others(n_lines: int) -> str:
+    """Return the recall of each stratum of `tests.strata`, low contrast included."""
+    rows = []
+    for name, stratum in STRATA.items() if n_lines else ():
+        made = list(strata_scenes(stratum, n_lines, held_back=True))
+        if not made:
+            rows.append((name, "its fonts are not installed", "0"))
+            continue
+        found = [found for _, found in score(ours, made, ()).lines]
+        rows.append((name, percent(wilson(found)), str(len(found))))
+    return align([(f"{OURS}, other strata", "recall", "lines"), *rows])
 
 
 def percent(interval: Interval, digits: int = 1) -> str:
