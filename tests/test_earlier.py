@@ -122,7 +122,7 @@ def test_it_is_looked_at_and_verified(early: Dataset) -> None:
 
 def test_nothing_was_blanked_in_it(early: Dataset, tmp_path: Path) -> None:
     assert len(early.redactions) == 0
-    done = report_redactions(early, str(tmp_path / "page.html"))
+    done = report_redactions(early.store, str(tmp_path / "page.html"))
     assert "Nothing was looked at" in (tmp_path / "page.html").read_text()
     assert done.n_shown == 0
 

@@ -17,8 +17,9 @@ def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
     assert "regions found by the detector" in done.stdout
     assert "all is as it should be" in done.stdout
     pages = {one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*.html")}
-    before = "scans.zarr.work/review/redactions.html"
-    assert pages == {"review.html", "released.html", before}
+    before = {f"{one}.work/review/redactions.html" for one in ("scans.zarr", "files")}
+    assert pages == {"review.html", "released.html", "files.html", *before}
+    assert "3 files looked at" in done.stdout
     check_the_rule(tmp_path)
 
 

@@ -38,10 +38,12 @@ from dicomdask.report.pictures import (
     with_doubt,
 )
 from dicomdask.report.review import N_BLANKED, N_EMPTY, Review, make_review
+from dicomdask.report.reviewed import About
 from dicomdask.report.rules import rule_text
 
 DEVICE = Device("Acme", "Echo 7", "US", 480, 640, None, is_named=True)
-HEADING = Heading("a.zarr", 3, "2026-01-02", "research", (), {}, False, False)
+ABOUT = About("a.zarr", "volume", "commit 3 of 2026-01-02", "research", (), {})
+HEADING = Heading(ABOUT, is_identified=False, has_before=False)
 
 
 def looked(name: str = "a", n_frames: int = 1, **fields: Any) -> Looked:
@@ -379,7 +381,9 @@ def read(text: str) -> Reader:
     return reader
 
 
-def made_page(device: Device = DEVICE, **heading: Any) -> str:
+def made_page(
+    device: Device = DEVICE, about: dict[str, Any] | None = None, **heading: Any
+) -> str:
     volumes = volumes_table(
         4,
         Manufacturer=device.manufacturer,
@@ -389,8 +393,9 @@ def made_page(device: Device = DEVICE, **heading: Any) -> str:
     review = make_review(volumes, redactions_table(volumes[:3], 2), {})
     shown = [one for g in review.groups for one in (*g.blanked, *g.empty)]
     jpeg = to_jpeg(np.zeros((480, 640)), longest=64)
-    frames = {one: Frame(1, (("after", jpeg),)) for one in shown}
-    return page_html(replace(HEADING, **heading), review, frames)
+    frames = {one: Frame("volume a", (("after", jpeg),)) for one in shown}
+    made = replace(HEADING, **heading, about=replace(ABOUT, **about or {}))
+    return page_html(made, review, frames)
 
 
 def test_the_page_is_well_formed_and_refers_to_nothing_else():
@@ -422,7 +427,7 @@ def test_the_page_runs_its_own_script_only():
 )
 def test_what_tables_hold_is_text_on_the_page(text):
     hostile = replace(DEVICE, manufacturer=text, model=text, modality="U<S")
-    made = made_page(hostile, name=text, policy=text)
+    made = made_page(hostile, about={"name": text, "policy": text, "state": text})
     reader = read(made)
     assert made.count("<script>") == 1
     assert not reader.handlers

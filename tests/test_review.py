@@ -155,9 +155,7 @@ def test_a_rule_drops_a_false_box_and_adds_a_missed_one(
 ) -> None:
     name, bone = margin_of(store, NAME), margin_of(store, BONE)
     check_blanked(store, [name, bone])
-    made = report_redactions(
-        dicomdask.open_dataset(str(store)), str(tmp_path / "page.html")
-    )
+    made = report_redactions(str(store), str(tmp_path / "page.html"))
     rule = rule_of(made)
     # What a person does: move a line, add a line.
     [line] = re.findall(rf"^  \[{bone.top}, {bone.left},.*\n", rule, re.MULTILINE)
@@ -192,7 +190,7 @@ def test_the_loop_in_a_browser(
 ) -> None:
     name, bone = margin_of(store, NAME), margin_of(store, BONE)
     page = tmp_path / "page.html"
-    rule = rule_of(report_redactions(dicomdask.open_dataset(str(store)), str(page)))
+    rule = rule_of(report_redactions(str(store), str(page)))
     with browse(browser, tmp_path / "profile") as tab:
         tab.resize(1200, 900)
         tab.open(page)
@@ -276,7 +274,7 @@ def test_a_source_that_is_gone_is_shown_as_it_is_stored(
 ) -> None:
     (tmp_path / "images" / "planted1.dcm").unlink()
     dataset = dicomdask.open_dataset(str(store))
-    made = report_redactions(dataset, sources=sources_of(store, key), before=True)
+    made = report_redactions(dataset.store, sources=sources_of(store, key), before=True)
     assert len(pictures_on(Path(made.page))) == 5
 
 
@@ -287,12 +285,12 @@ def test_a_device_that_the_policy_does_not_name_has_its_rule_in_the_work_directo
     images = write_images(tmp_path / "images", 3, UNKNOWN)
     convert(images, store, options=("clean-pixels",))
     dataset = dicomdask.open_dataset(str(store))
-    plain = report_redactions(dataset, str(tmp_path / "page.html"))
+    plain = report_redactions(dataset.store, str(tmp_path / "page.html"))
     assert rule_of(plain) == "None"
     text = (tmp_path / "page.html").read_text()
     assert "Run the report with --work" in text
     assert "Nobody" not in text
-    made = report_redactions(dataset, sources=sources_of(store, key))
+    made = report_redactions(dataset.store, sources=sources_of(store, key))
     told = Path(made.page).read_text()
     assert "manufacturer = &quot;Doctor Nobody&#x27;s own&quot;" in told
     assert "Nobody" not in made.text() + str(made.document())
@@ -320,7 +318,7 @@ def test_a_frame_in_which_nothing_is_blanked_is_shown_beside_the_others(
     blanked = {int(n) for frames in dataset.redactions["frames"] for n in frames}
     assert 3 <= len(blanked) < 5, "what was not looked at may be blanked too"
     page = tmp_path / "page.html"
-    [group] = report_redactions(dataset, str(page)).review.groups
+    [group] = report_redactions(dataset.store, str(page)).review.groups
     counts = [one.n_frames for one in (*group.blanked, *group.empty)]
     assert counts == [len(blanked), 5 - len(blanked)]
     shown = [int(n) for n in re.findall(r"frame (\d)", page.read_text())]
@@ -349,7 +347,7 @@ def test_what_a_window_hides_is_shown_too(
     (tmp_path / "cr" / "a.dcm").write_bytes(to_bytes(ds))
     convert(tmp_path / "cr", tmp_path / "store.zarr", options=("clean-pixels",))
     page = tmp_path / "page.html"
-    report_redactions(dicomdask.open_dataset(str(tmp_path / "store.zarr")), str(page))
+    report_redactions(str(tmp_path / "store.zarr"), str(page))
     windowed, whole = pictures_on(page)
     assert np.ptp(windowed[90:130, 210:310]) < 6
     assert np.ptp(whole[90:130, 210:310]) > 60
@@ -361,9 +359,9 @@ def test_what_a_window_hides_is_shown_too(
 def test_no_page_goes_into_the_dataset(store: Path) -> None:
     dataset = dicomdask.open_dataset(str(store))
     with pytest.raises(OptionError, match="forget would not find"):
-        report_redactions(dataset, str(store / "redactions.html"))
+        report_redactions(dataset.store, str(store / "redactions.html"))
     with pytest.raises(OptionError, match="--work"):
-        report_redactions(dataset, before=True)
+        report_redactions(dataset.store, before=True)
     assert not list(store.glob("*.html"))
 
 
@@ -385,7 +383,7 @@ def test_forget_removes_pages_from_the_work_directory(
     store: Path, key: Key, key_file: Path
 ) -> None:
     dataset = dicomdask.open_dataset(str(store))
-    made = report_redactions(dataset, sources=sources_of(store, key), before=True)
+    made = report_redactions(dataset.store, sources=sources_of(store, key), before=True)
     assert Path(made.page).exists()
     dicomdask.forget(str(store), ["PAT0001"], key_file=str(key_file))
     assert not Path(made.page).exists()

@@ -37,7 +37,8 @@ from dicomdask.show.reading import (
     fingerprint_document,
     fingerprint_text,
 )
-from dicomdask.tasks.record import read_record
+from dicomdask.show.written import written_document, written_text
+from dicomdask.tasks.record import LOOKS, FileLook, read_record, read_rows
 from dicomdask.verify import verify as run_verify
 from dicomdask.work import Work
 
@@ -78,6 +79,8 @@ def info(
     target = storage.resolve(store)
     record = read_record(target)
     if record is not None:
+        if fingerprint:
+            raise OptionError("DICOM files have no fingerprint; convert them")
         return _print_record(target, record, as_json=as_json)
     dataset = dicomdask.open_dataset(store)
     found = dataset.commit
@@ -92,10 +95,8 @@ def info(
 
 
 def _print_record(dest: str, record: Mapping[str, Any], *, as_json: bool) -> int:
-    outcomes, codes = record.get("outcomes", {}), record.get("codes_found", {})
-    text = show.deidentified_text(dest, outcomes, codes, width=terminal_width())
-    counts = outcomes | {"inputs": sum(outcomes.values())}
-    document = {"store": dest, "counts": counts, "codes": codes, "record": record}
+    document = written_document(dest, record, read_rows(dest, LOOKS, FileLook))
+    text = written_text(document, width=terminal_width())
     print_document(document, text, as_json=as_json)
     return EXIT_DONE
 

@@ -2,8 +2,7 @@
 
 import click
 
-import dicomdask
-from dicomdask import steps
+from dicomdask import steps, storage
 from dicomdask.cli.options import common_options, json_option, store_argument
 from dicomdask.cli.output import EXIT_DONE, print_document, reports_errors
 from dicomdask.errors import OptionError
@@ -23,7 +22,7 @@ from dicomdask.work import Work
     "-o",
     "--output",
     metavar="FILE",
-    help=f"The page; not in the dataset.  [default: {PAGE}]",
+    help=f"The page; not in the store.  [default: {PAGE}]",
 )
 @click.option(
     "--before",
@@ -47,7 +46,7 @@ def report(
     work: str | None,
     as_json: bool,
 ) -> int:
-    """Write a page on a dataset for whoever releases it."""
+    """Write a page for whoever releases a dataset, or files of deidentify."""
     if not redactions:
         raise OptionError("say what the page is to be about: --redactions")
     is_identified = before or work is not None
@@ -56,11 +55,10 @@ def report(
             "a page from the sources is identified, so it goes into the work "
             "directory; leave -o out"
         )
-    dataset = dicomdask.open_dataset(store)
     sources = None
     if is_identified:
-        directory = Work(steps.default_work(dataset.store, work))
+        directory = Work(steps.default_work(storage.resolve(store), work))
         sources = Sources(directory, resolve_key(directory.require_job().key))
-    done = report_redactions(dataset, output or PAGE, sources=sources, before=before)
+    done = report_redactions(store, output or PAGE, sources=sources, before=before)
     print_document(done.document(), done.text(), as_json=as_json)
     return EXIT_DONE

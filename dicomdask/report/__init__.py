@@ -1,15 +1,19 @@
-"""Pages for people: what was blanked in a dataset, for whoever releases it."""
+"""Pages for people: what was blanked in what was written, for whoever releases it."""
 
 from typing import Final
 
 from dicomdask import storage
-from dicomdask.dataset import Dataset
+from dicomdask.dataset import open_dataset
 from dicomdask.errors import OptionError
 from dicomdask.report.frames import in_turn, read_frames
 from dicomdask.report.page import Heading, page_html
 from dicomdask.report.reported import Reported
-from dicomdask.report.review import VOLUME_COLUMNS, make_review
+from dicomdask.report.review import make_review
+from dicomdask.report.reviewed import Reviewed
 from dicomdask.report.sources import Sources, device_names
+from dicomdask.report.stored import Stored
+from dicomdask.report.written import Written
+from dicomdask.tasks.record import read_record
 
 __all__ = ["PAGE", "Reported", "Sources", "report_redactions"]
 
@@ -17,11 +21,9 @@ PAGE: Final = "redactions.html"
 FOLDER: Final = "review"
 """Where the work directory holds pages that show or name what sources do."""
 
-CODES: Final = ("burned-in-risk", "unclean-pixels")
-
 
 def report_redactions(
-    dataset: Dataset,
+    store: str,
     output: str = PAGE,
     *,
     sources: Sources | None = None,
@@ -31,8 +33,9 @@ def report_redactions(
 
     Parameters
     ----------
-    dataset
-        The dataset; its tables and some of its frames are read.
+    store
+        A dataset, or a destination of `deidentify`; its tables and some of its frames
+        are read.
     output
         Where the page goes: not into the store, where neither `forget` nor `vacuum`
         would find the pictures of a patient.
@@ -47,18 +50,21 @@ def report_redactions(
     ------
     OptionError
         If the page may not lie there, or pictures before are wanted without sources.
+    StoreError
+        If there is neither.
     ReadError, ShardError
-        If the dataset is damaged.
+        If it is damaged.
     """
     if before and sources is None:
         raise OptionError("pictures before need the work directory; name it by --work")
-    target = _target(dataset.store, output, sources)
-    volumes = dataset.volumes[list(VOLUME_COLUMNS)]
-    names = device_names(dataset, volumes, sources) if sources else {}
-    review = make_review(volumes, dataset.redactions, names)
+    reviewed = _open(storage.resolve(store))
+    target = _target(reviewed.url, output, sources)
+    names = device_names(reviewed, sources) if sources else {}
+    about = reviewed.about
+    review = make_review(reviewed.volumes, reviewed.redactions, names, unit=about.unit)
     shown = in_turn(review.groups)
-    frames = read_frames(dataset, shown, sources if before else None)
-    heading = _heading(dataset, sources, before=before)
+    frames = read_frames(reviewed, shown, sources if before else None)
+    heading = Heading(about, is_identified=sources is not None, has_before=before)
     data = page_html(heading, review, frames).encode("utf-8")
     with storage.room_at(target):
         if sources is None:
@@ -67,6 +73,12 @@ def report_redactions(
             storage.make_private_folder(storage.join(sources.work.url, FOLDER))
             storage.write_private(target, data)
     return Reported(target, len(data), heading, review, len(frames))
+
+
+def _open(url: str) -> Reviewed:
+    if read_record(url) is None:
+        return Stored(open_dataset(url))
+    return Written(url)
 
 
 def _target(store: str, output: str, sources: Sources | None) -> str:
@@ -79,18 +91,3 @@ def _target(store: str, output: str, sources: Sources | None) -> str:
             "store; write it elsewhere with -o"
         )
     return target
-
-
-def _heading(dataset: Dataset, sources: Sources | None, *, before: bool) -> Heading:
-    commit = dataset.commit
-    rejected = {code: commit.codes[code] for code in CODES if code in commit.codes}
-    return Heading(
-        name=dataset.store.rstrip("/").rsplit("/", 1)[-1],
-        commit=commit.n,
-        created=commit.created,
-        policy=str(commit.policy["name"]),
-        codes=tuple(str(code) for code, _ in commit.policy["codes"]),
-        rejected=rejected,
-        is_identified=sources is not None,
-        has_before=before,
-    )

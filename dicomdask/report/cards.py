@@ -74,7 +74,7 @@ def counts_text(group: Group) -> str:
     """Return how much of a device was looked at, and what was found by which way."""
     ways = ", ".join(f"{n:,} by {way}" for way, n in sorted(group.ways.items()))
     return (
-        f"{_number(group.n_volumes, 'volume')}, {_number(group.n_frames, 'frame')}; "
+        f"{_number(group.n_volumes, group.unit)}, {_number(group.n_frames, 'frame')}; "
         f"regions blanked: {ways or 'none'}"
     )
 
@@ -92,13 +92,13 @@ def _title(kind: str, n: int, total: int) -> str:
 
 UNNAMED: Final = (
     "The policy does not keep maker and model of this device, so no rule can be "
-    "written from the dataset alone. Run the report with --work: the page that it "
+    "written from what is stored alone. Run the report with --work: the page that it "
     "writes into the work directory has the names, and the rule."
 )
 SIZES: Final = (
     "This device has many sizes, each of few pictures, so boxes of one do not fit the "
-    "others. Whatever the detector misses here: reject these files, or blank them "
-    "before they are converted."
+    "others. Whatever the detector misses here: leave these files out, or blank them "
+    "yourself before."
 )
 
 
@@ -165,8 +165,7 @@ def _figure(picture: Picture, frame: Frame, kind: str, group: Group) -> Iterator
 
 
 def _caption(picture: Picture, frame: Frame) -> str:
-    volume = picture.volume.volume_id[:12]
-    told = f" · volume {volume}, frame {frame.number}"
+    told = f" · {frame.told}"
     if picture.n_frames > 1:
         told += f", as {picture.n_frames - 1:,} more"
     because = f"doubt {picture.doubt:.2f}: {picture.because}"

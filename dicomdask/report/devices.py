@@ -3,11 +3,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 MANY_SIZES: Final = 8
 FEW_VOLUMES: Final = 3
 """A device of more sizes than that: those of fewer volumes are shown together."""
+
+Unit = Literal["volume", "file"]
+"""What is looked at as one: a volume of a dataset, or a file of `deidentify`."""
 
 Names = Mapping[str, tuple[str, str]]
 """By device_key: manufacturer and model of the sources, empty where they lack."""
@@ -40,7 +43,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """A volume at whose pixels somebody or something has looked."""
+    """A volume, or a file, at whose pixels somebody or something has looked."""
 
     volume_id: str
     rows: int

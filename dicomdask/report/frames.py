@@ -1,37 +1,26 @@
-"""The frames that stand for pictures, as JPEG: of the dataset, and of the sources."""
+"""The frames that stand for pictures, as JPEG: as written, and of the sources."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-import pandas as pd
-
-from dicomdask.dataset import Dataset
-from dicomdask.pixels import to_jpeg
 from dicomdask.report.pictures import Picture
 from dicomdask.report.review import Group
+from dicomdask.report.reviewed import Reviewed, View
 from dicomdask.report.sources import Sources
 
-LONGEST: Final = 1024
-"""Pixels of the longer side of a picture: text of usual size can still be read."""
-APART: Final = 4 / 255
-"""Views that differ less on average show the same."""
 N_PICTURES: Final = 400
 PAGE_BYTES: Final = 32 << 20
 """How many pictures, and how many bytes of JPEG, a page holds at most."""
 
-Array = np.ndarray[Any, np.dtype[Any]]
-Row = Mapping[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame to show: what each view of it is called, and its JPEG."""
+    """One frame to show: what a person finds it by, and its views."""
 
-    number: int
-    views: tuple[tuple[str, bytes], ...]
+    told: str
+    views: tuple[View, ...]
 
     @property
     def nbytes(self) -> int:
@@ -52,7 +41,7 @@ def _alternating(blanked: Sequence[Picture], empty: Sequence[Picture]) -> list[P
 
 
 def read_frames(
-    dataset: Dataset,
+    reviewed: Reviewed,
     pictures: Iterable[Picture],
     sources: Sources | None,
     *,
@@ -68,79 +57,18 @@ def read_frames(
     found: dict[Picture, Frame] = {}
     left = limit
     chosen = islice(pictures, N_PICTURES)
-    rows = [(picture, _row_of(dataset, picture)) for picture in chosen]
-    names = {str(row["source_key"]) for _, row in rows} if sources else set()
+    places = [(picture, reviewed.locate(picture)) for picture in chosen]
+    names = {place.source_key for _, place in places} if sources else set()
     urls = sources.urls(names) if sources else {}
-    for picture, row in rows:
-        views = _after(dataset, picture, row)
-        url = urls.get(str(row["source_key"]))
-        if sources is not None and url is not None:
-            views = [*_before(dataset, picture, row, sources, url), *views]
-        frame = Frame(int(row["frame_number"]), tuple(views))
+    for picture, place in places:
+        shown = reviewed.after(picture, place)
+        url = urls.get(place.source_key)
+        stored = sources.frame(url, place.number) if sources and url else None
+        if stored is not None:
+            shown = [*reviewed.before(picture, place, stored), *shown]
+        frame = Frame(place.told, tuple(shown))
         left -= frame.nbytes
         if left < 0:
             break
         found[picture] = frame
     return found
-
-
-def _row_of(dataset: Dataset, picture: Picture) -> Row:
-    """Return the row of tables/frames of the frame that stands for a picture."""
-    frames = dataset.frames_of(picture.volume.volume_id)
-    numbers = (frames["frame_number"].astype(int) - 1).tolist()
-    places = list(zip(frames["SOPInstanceUID"].tolist(), numbers, strict=True))
-    if picture.shown is not None:
-        return _row(frames, places.index(picture.shown))
-    free = [n for n, place in enumerate(places) if place not in picture.others]
-    free = free or [0]  # the tiles of a mosaic share the number of their frame
-    return _row(frames, free[len(free) // 2])
-
-
-def _row(frames: Any, number: int) -> Row:
-    return {name: frames[name].iloc[number] for name in _COLUMNS}
-
-
-_COLUMNS: Final = ("t", "z", "frame_number", "tile", "source_key")
-
-
-def _axes(dataset: Dataset, picture: Picture, row: Row) -> dict[str, int]:
-    dimensions = dataset.row(picture.volume.volume_id)["dimensions"]
-    return {axis: int(row[axis]) for axis in ("t", "z") if axis in dimensions}
-
-
-def _after(dataset: Dataset, picture: Picture, row: Row) -> list[tuple[str, bytes]]:
-    """Return a frame as it is displayed and, where that shows less, from end to end.
-
-    A window makes all alike that lies beyond it, text as well.
-    """
-    volume_id, axes = picture.volume.volume_id, _axes(dataset, picture, row)
-    shown = dataset.read(volume_id, **axes, values="display")
-    views = [("after", _jpeg(shown))]
-    values = dataset.read(volume_id, **axes, values="modality")
-    finite = values[np.isfinite(values)]
-    if shown.ndim == 2 and finite.size:
-        low, high = float(finite.min()), float(finite.max())
-        window = ((low + high + 1) / 2, high - low + 1)  # PS3.3 C.11.2.1.2.1
-        whole = dataset.read(volume_id, **axes, values="display", window=window)
-        if np.abs(whole - shown).mean() >= APART:
-            views.append(("after, full range", _jpeg(whole)))
-    return views
-
-
-def _before(
-    dataset: Dataset, picture: Picture, row: Row, sources: Sources, url: str
-) -> list[tuple[str, bytes]]:
-    stored = sources.frame(url, int(row["frame_number"]) - 1)
-    if stored is None or not pd.isna(row["tile"]):
-        return []
-    if stored.ndim == 3:  # colour: samples are last there, and first here
-        stored = np.moveaxis(stored, -1, 0)
-    volume_id, axes = picture.volume.volume_id, _axes(dataset, picture, row)
-    shown = dataset.convert(volume_id, stored, values="display", **axes)
-    return [("before", _jpeg(shown))]
-
-
-def _jpeg(shown: Array) -> bytes:
-    return to_jpeg(
-        np.moveaxis(shown, 0, -1) if shown.ndim == 3 else shown, longest=LONGEST
-    )

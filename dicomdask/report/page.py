@@ -16,6 +16,7 @@ from dicomdask.report.cards import sections
 from dicomdask.report.frames import Frame
 from dicomdask.report.pictures import Picture
 from dicomdask.report.review import Review
+from dicomdask.report.reviewed import About
 from dicomdask.report.rules import LOOKED
 
 N_GROUPS: Final = 500
@@ -36,12 +37,7 @@ class Heading:
     `is_identified`: it holds what the sources show or say.
     """
 
-    name: str
-    commit: int
-    created: str
-    policy: str
-    codes: tuple[str, ...]
-    rejected: Mapping[str, int]
+    about: About
     is_identified: bool
     has_before: bool
 
@@ -49,7 +45,7 @@ class Heading:
 def page_html(heading: Heading, review: Review, frames: Mapping[Picture, Frame]) -> str:
     """Return the page."""
     style, script = _text("page.css"), _text("page.js")
-    title = escape(f"Text blanked in {heading.name}")
+    title = escape(f"Text blanked in {heading.about.name}")
     return "".join(
         [
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
@@ -92,14 +88,14 @@ IDENTIFIED: Final = (
     "private work directory only; delete it when the review is done."
 )
 NOT_REVIEWED: Final = (
-    "A text that was missed can be read on this page. Until the dataset is released, "
-    "keep the page as private as the dataset."
+    "A text that was missed can be read on this page. Until what it shows is released, "
+    "keep the page as private as that."
 )
 
 
 def _top(title: str, heading: Heading, review: Review, n_shown: int) -> Iterator[str]:
     yield f"<header>\n<h1>{title}</h1>\n"
-    told = f"commit {heading.commit} of {heading.created}, policy {heading.policy}"
+    told = f"{heading.about.state}, policy {heading.about.policy}"
     yield f'<p class="soft">{escape(told)}</p>\n'
     if heading.is_identified:
         yield f'<p class="warning">{escape(IDENTIFIED)}</p>\n'
@@ -109,7 +105,7 @@ def _top(title: str, heading: Heading, review: Review, n_shown: int) -> Iterator
     for number, what in counts(heading, review, n_shown):
         yield f"<li><b>{number:,}</b>{escape(what)}</li>\n"
     yield "</ul>\n"
-    yield HOW
+    yield HOW.replace("AGAIN", AGAIN[heading.about.unit])
     yield '<ul class="key">\n'
     for way, told in WAYS.items():
         yield f'<li><i class="{way}"></i>{escape(told)}</li>\n'
@@ -122,16 +118,17 @@ def counts(heading: Heading, review: Review, n_shown: int) -> list[tuple[int, st
     groups, ways = review.groups, Counter[str]()
     for one in groups:
         ways.update(one.ways)
-    looks = review.looks
+    looks, about = review.looks, heading.about
     return [
-        (sum(one.n_volumes for one in groups), "volumes looked at"),
+        (sum(one.n_volumes for one in groups), f"{about.unit}s looked at"),
         (sum(one.n_blanked for one in groups), "pictures with blanked text"),
         (sum(one.n_empty for one in groups), "pictures with nothing found"),
         *((n, f"regions {WAYS[way]}") for way, n in sorted(ways.items())),
         (len(groups), "devices and sizes"),
         (n_shown, "pictures on this page"),
         *((n, told) for look, told in NO_LOOK if (n := looks.get(look, 0))),
-        *((n, f"inputs rejected: {code}") for code, n in heading.rejected.items()),
+        *([(about.n_passed, PASSED)] if about.n_passed else []),
+        *((n, f"inputs rejected: {code}") for code, n in about.rejected.items()),
     ]
 
 
@@ -140,6 +137,15 @@ NO_LOOK: Final = (
     ("trusted", "volumes trusted by --trust-pixels"),
     ("none", "volumes under no policy that looks"),
 )
+
+PASSED: Final = "files that passed without a look"
+
+AGAIN: Final = {
+    "volume": "convert again with it: into another store, or with "
+    "<code>--overwrite</code>",
+    "file": "deidentify again with it, into another destination",
+}
+"""What is done with a policy file then."""
 
 HOW: Final = """\
 <details><summary>How to review</summary>
@@ -154,10 +160,9 @@ view from its darkest to its brightest pixel; the arrow keys go on.</li>
 <li>The rule of the device changes with it. Without a script, change it by hand: what is
 no text goes from <code>blank</code> to <code>keep</code>, and what was missed into
 <code>blank</code>, as top, left, bottom, right.</li>
-<li>Put the rules into a policy file, and convert again with it: into another store, or
-with <code>--overwrite</code>. What a rule blanks is blanked always, and the detector
-looks at the rest; with <code>looked = true</code> only the boxes of the rule are
-blanked, and nothing looks any more.</li>
+<li>Put the rules into a policy file, and AGAIN. What a rule blanks is blanked always,
+and the detector looks at the rest; with <code>looked = true</code> only the boxes of
+the rule are blanked, and nothing looks any more.</li>
 </ol>
 </details>
 """
@@ -195,19 +200,19 @@ def _body(
     review: Review, frames: Mapping[Picture, Frame], *, pairs: bool
 ) -> Iterator[str]:
     if not review.groups:
-        yield "<p>Nothing was looked at in this dataset.</p>\n"
+        yield "<p>Nothing was looked at here.</p>\n"
     yield from sections(review.groups[:N_GROUPS], frames, pairs=pairs)
     left = review.groups[N_GROUPS:]
     if left:
-        volumes = sum(one.n_volumes for one in left)
+        n = sum(one.n_volumes for one in left)
         yield f'<p class="soft">{len(left):,} more devices and sizes, of less doubt, '
-        yield f"with {volumes:,} volumes, are not listed.</p>\n"
+        yield f"with {n:,} {left[0].unit}s, are not listed.</p>\n"
 
 
 def _policy(heading: Heading) -> Iterator[str]:
     """Yield where the rules that were put into the policy file are collected."""
     yield f'<section id="policy" class="quiet" data-looked="{escape(LOOKED)}"'
-    start = policy_start(heading.policy, heading.codes)
+    start = policy_start(heading.about.policy, heading.about.codes)
     yield f' data-start="{escape(start)}">'
     yield '<h2>Policy file, rules in it: <span class="n-used">0</span></h2>'
     yield '<div class="bar"><button type="button" class="copy">Copy</button></div>'
@@ -215,7 +220,7 @@ def _policy(heading: Heading) -> Iterator[str]:
 
 
 def policy_start(policy: str, codes: Collection[str]) -> str:
-    """Return how a policy file begins that extends the policy of a dataset.
+    """Return how a policy file begins that extends the policy of what is shown.
 
     Parameters
     ----------

@@ -9,7 +9,14 @@ from typing import Any, Final
 import pandas as pd
 
 from dicomdask.model import Box, Redaction
-from dicomdask.report.devices import Device, Looked, Names, group, name_device
+from dicomdask.report.devices import (
+    Device,
+    Looked,
+    Names,
+    Unit,
+    group,
+    name_device,
+)
 from dicomdask.report.pictures import (
     Picture,
     Places,
@@ -23,6 +30,8 @@ N_EMPTY: Final = 6
 """How many pictures of a device are shown, of those with and without blanked text."""
 
 LOOKERS: Final = ("person", "detector")
+CODES: Final = ("burned-in-risk", "unclean-pixels")
+"""Of what was refused for text in its pixels."""
 
 VOLUME_COLUMNS: Final = (
     *("volume_id", "shape", "dimensions", "n_frames", "device_key"),
@@ -41,6 +50,8 @@ class Group:
 
     Attributes
     ----------
+    unit
+        What is counted as a volume.
     ways
         How many regions were found by which way.
     n_blanked, n_empty
@@ -50,6 +61,7 @@ class Group:
     """
 
     device: Device
+    unit: Unit
     n_volumes: int
     n_frames: int
     ways: Mapping[str, int]
@@ -116,7 +128,11 @@ def redactions_of(
 
 
 def make_review(
-    volumes: pd.DataFrame, redactions: pd.DataFrame, names: Names
+    volumes: pd.DataFrame,
+    redactions: pd.DataFrame,
+    names: Names,
+    *,
+    unit: Unit = "volume",
 ) -> Review:
     """Return what is to be looked at of a dataset.
 
@@ -126,10 +142,12 @@ def make_review(
         The tables.
     names
         Of devices whose names the tables lack.
+    unit
+        What a row of the volumes is of.
     """
     found = redactions_of(redactions)
     groups = [
-        _group(device, members, found)
+        _group(device, members, found, unit)
         for device, members in group(looked_at(volumes, names)).items()
     ]
     groups.sort(key=lambda one: (-one.doubt, -one.n_volumes, repr(one.device)))
@@ -141,6 +159,7 @@ def _group(
     device: Device,
     members: Sequence[Looked],
     found: Mapping[str, list[tuple[str, Redaction]]],
+    unit: Unit,
 ) -> Group:
     pictures = [
         picture
@@ -153,6 +172,7 @@ def _group(
     empty = [one for one in pictures if not one.redactions]
     return Group(
         device,
+        unit,
         len(members),
         sum(one.n_frames for one in members),
         counts_of_ways(pictures),

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from dicomdask import header, pixels, plan, storage
-from dicomdask.dataset import Dataset
 from dicomdask.errors import InputError
 from dicomdask.pseudonym import Key
 from dicomdask.report.devices import Names
+from dicomdask.report.reviewed import Reviewed
 from dicomdask.tasks.barrier import guard, quiet
 from dicomdask.work import Work
 
@@ -63,20 +62,16 @@ def _read(url: str, parse: Any) -> Any:
         return None
 
 
-def device_names(dataset: Dataset, volumes: pd.DataFrame, sources: Sources) -> Names:
+def device_names(reviewed: Reviewed, sources: Sources) -> Names:
     """Return what the sources say of devices whose names the tables lack.
 
     One file of each device is read.
-
-    Parameters
-    ----------
-    volumes
-        Columns of those that are shown.
     """
+    volumes = reviewed.volumes
     lacking = volumes[list(DEVICE)].isna().any(axis=1) & volumes["device_key"].notna()
     first = volumes[lacking].drop_duplicates("device_key")
     pairs = zip(first["device_key"], first["volume_id"], strict=True)
-    keys = {key: dataset.frames_of(name)["source_key"].iloc[0] for key, name in pairs}
+    keys = {key: reviewed.source_of(name) for key, name in pairs}
     urls = sources.urls(keys.values())
     return {
         key: names

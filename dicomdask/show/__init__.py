@@ -134,10 +134,10 @@ def info_text(commit: Commit, store: str, *, width: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def looks_line(counts: Mapping[str, int]) -> str:
+def looks_line(counts: Mapping[str, Any], noun: str = "instances") -> str:
     """Return what was looked at for text in pixels, and how much of it was blanked."""
     return (
-        f"text in pixels: {counts['looked']} instances looked at, "
+        f"text in pixels: {counts['looked']} {noun} looked at, "
         f"{counts['redactions']} regions blanked; report --redactions shows them"
     )
 

@@ -6,8 +6,9 @@ hangs or takes too much memory costs its file and nothing else.
 """
 
 import io
+import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from pydicom.dataset import FileDataset
 
@@ -15,14 +16,17 @@ from dicomdask import burnedin, deid, header, pixels
 from dicomdask.errors import InputError
 from dicomdask.model import Look, SourceFile
 from dicomdask.policy import GRAPHICS, Policy
+from dicomdask.pseudonym import Key
 from dicomdask.tasks.barrier import guard
 from dicomdask.tasks.encode import Context, warm_context
 from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.looks import Looked, look_at_file, need
 from dicomdask.tasks.masks import read_masks, without_face
+from dicomdask.tasks.said import read_said
 from dicomdask.work import Job
 
-Cleaned = tuple[deid.CleanedFile, Looked]
+Cleaned = tuple[deid.CleanedFile, Looked, str]
+"""A cleaned file, who looked at it, and its device: see `tasks.files.FileRow`."""
 
 FILE_FACTOR: Final = 6
 FRAME_FACTOR: Final = 8
@@ -119,7 +123,7 @@ def _clean_header(
     dataset: FileDataset, by: Look, context: Context, crosswalk: bool
 ) -> Cleaned:
     args = (dataset, context.policy, context.key)
-    return deid.clean_file(*args, crosswalk=crosswalk), Looked(by)
+    return deid.clean_file(*args, crosswalk=crosswalk), Looked(by), "{}"
 
 
 def _clean_pixels(
@@ -137,8 +141,26 @@ def _clean_pixels(
     looked, dataset = look_at_file(dataset, instance, context.policy, by)
     if masks is not None:
         dataset = without_face(dataset, masks)
-    cleaned, _ = _clean_header(dataset, by, context, crosswalk)
-    return cleaned, looked
+    cleaned, _, device = _clean_header(dataset, by, context, crosswalk)
+    if by in burnedin.LOOKERS:
+        device = _device(dataset, cleaned.data, context.key)
+    return cleaned, looked, device
+
+
+def _device(dataset: FileDataset, cleaned: bytes, key: Key) -> str:
+    """Return what tells devices and sizes apart; of names those that were kept."""
+    written = header.read_dataset(cleaned)
+    texts = {
+        name: [str(one.get(name) or "").strip() for one in (dataset, written)]
+        for name in ("Modality", "Manufacturer", "ManufacturerModelName")
+    }
+    told: dict[str, Any] = {
+        name: kept if kept and kept == own else None
+        for name, (own, kept) in texts.items()
+    }
+    told |= {"rows": int(written.Rows), "columns": int(written.Columns)}
+    told |= {"n_frames": int(written.get("NumberOfFrames") or 1)}
+    return json.dumps(told | {"device_key": read_said(dataset).device_key(key)})
 
 
 def require_cleanable(dataset: FileDataset, policy: Policy) -> None:

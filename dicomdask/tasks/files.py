@@ -41,8 +41,9 @@ class FileRow:
 
     `path` is where its de-identified file lies below the destination; empty where
     there is none, and `pixel_digest` what its pixels are known by. `text_look` says who
-    looked for text in its pixels; `redactions` are texts, see `looks.to_texts`. What
-    `is_past` was so before the file was cleaned anew.
+    looked for text in its pixels; `redactions` are texts, see `looks.to_texts`, and so
+    is `device`: fields of `FileLook`, where somebody looked. What `is_past` was so
+    before the file was cleaned anew.
     """
 
     url: str
@@ -59,6 +60,7 @@ class FileRow:
     text_look: str = "none"
     redactions: tuple[str, ...] = ()
     is_past: bool = False
+    device: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ def clean_one(
         data = guard(read_source, file, fetched)
         if target.forgotten.has(_person(data) if target.forgotten else None):
             return replace(_row_of(file, "stored", "", target), code=FORGOTTEN), set()
-        cleaned, looked = clean(
+        cleaned, looked, device = clean(
             *(data, file, target.context, target.job, cell),
             crosswalk=target.crosswalk,
             memory=memory,
@@ -230,6 +232,7 @@ def clean_one(
         pixel_digest=hashlib.blake2b(cleaned.pixels, digest_size=16).hexdigest(),
         text_look=looked.by,
         redactions=to_texts(looked.redactions),
+        device=device,
     )
     own = cleaned.pseudonym
     pairs = {Mapped("uid", old, new, own) for old, new in cleaned.uids.items() if old}

@@ -190,6 +190,7 @@ def _clean_inputs(dest: str, sources: Collection[str]) -> dict[str, Any]:
 
 def clean_files_work(dest: str, work: Work, patients: Sequence[Patient]) -> int:
     """Remove what the work directory of files holds of some patients; count records."""
+    storage.remove_tree(work.path("review"))  # pictures of whomever; soon made again
     work.write_note((read_record(dest) or {})[FORGOTTEN], ASKED)
     names = {name for one in patients for name in one.pseudonyms}
     urls = {url for one in patients for url in one.urls}

@@ -1,9 +1,9 @@
 """The record of a destination of `deidentify`: what it is, and whom it keeps out."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from dicomdask import storage, tables
 
@@ -14,15 +14,29 @@ LOOKS: Final = "looks"
 REDACTIONS: Final = "redactions"
 FORGOTTEN: Final = "forgotten"
 
+Row = TypeVar("Row")
+
 
 @dataclass(frozen=True, slots=True)
 class FileLook:
-    """A de-identified file in whose pixels somebody looked for text."""
+    """A de-identified file in whose pixels somebody looked for text.
+
+    `path` is where it lies below the destination. Its device is told as the file tells
+    it; `device_key` stands for what the policy does not keep, as in `tables/volumes`.
+    """
 
     source_key: str
     SOPInstanceUID: str
     text_look: str
     n_redactions: int
+    path: str = ""
+    rows: int = 0
+    columns: int = 0
+    n_frames: int = 0
+    Modality: str | None = None
+    Manufacturer: str | None = None
+    ManufacturerModelName: str | None = None
+    device_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +73,14 @@ def write_record(dest: str, record: Mapping[str, Any]) -> None:
 def uid_of(path: str) -> str:
     """Return the new SOP Instance UID of a file below a destination: its name."""
     return path.rpartition("/")[2].removesuffix(".dcm")
+
+
+def read_rows(dest: str, name: str, record: type[Row]) -> Iterator[Row]:
+    """Yield the rows of a table beside the files."""
+    folder = storage.join(dest, RECORD, name)
+    for one in storage.list_names(folder):
+        data = storage.read(storage.join(folder, one))
+        yield from tables.records_from_parquet(record, data)
 
 
 def write_rows(

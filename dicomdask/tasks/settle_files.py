@@ -152,12 +152,14 @@ def _outcome(row: FileRow) -> Outcome:
 def _write_looks(dest: str, bucket: str, rows: Iterable[FileRow]) -> None:
     """Write what was looked at and blanked in the files of one bucket."""
     seen = [one for one in rows if one.text_look in burnedin.LOOKERS]
-    looks = [
-        FileLook(one.source_key, uid_of(one.path), one.text_look, len(one.redactions))
-        for one in seen
-    ]
-    write_rows(dest, LOOKS, bucket, FileLook, looks)
+    write_rows(dest, LOOKS, bucket, FileLook, list(map(_look_of, seen)))
     write_rows(dest, REDACTIONS, bucket, FileRedaction, list(_redactions_of(seen)))
+
+
+def _look_of(row: FileRow) -> FileLook:
+    uid, n = uid_of(row.path), len(row.redactions)
+    told = json.loads(row.device)
+    return FileLook(row.source_key, uid, row.text_look, n, row.path, **told)
 
 
 def _redactions_of(rows: Iterable[FileRow]) -> Iterator[FileRedaction]:
