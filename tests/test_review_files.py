@@ -43,6 +43,8 @@ from tests.test_review import (
 
 __all__ = ["browser", "found"]
 
+pytestmark = pytest.mark.usefixtures("nothing_apart")
+
 
 @pytest.fixture
 def deidentify(tmp_path: Path, key_file: Path) -> Any:
