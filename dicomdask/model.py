@@ -296,7 +296,8 @@ class PlannedVolume:
     geometry is unknown); `spacing_mm` has one value per spatial axis in axis order.
     `header_bytes` is the length of its longest header. `missing` are the numbers along
     z of slices that no frame fills. `look` says why nobody has to look for text in any
-    of its frames; None: their headers tell.
+    of its frames; None: their headers tell. `references` are images of its series that
+    are looked at for text as a whole; its own are compared with them.
     """
 
     volume_id: str
@@ -321,6 +322,7 @@ class PlannedVolume:
     header_bytes: int = 0
     missing: tuple[int, ...] = ()
     look: Look | None = None
+    references: tuple[PlannedFrame, ...] = ()
 
     @property
     def path(self) -> str:

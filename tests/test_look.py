@@ -19,7 +19,7 @@ class Finder:
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
 
-    def __call__(self, picture: np.ndarray) -> list[tuple[Box, float]]:
+    def __call__(self, picture: np.ndarray, _: float = 1) -> list[tuple[Box, float]]:
         self.shapes.append(picture.shape)
         is_text = picture >= BRIGHT
         rows = np.nonzero(is_text.any(axis=1))[0]
@@ -154,7 +154,7 @@ def test_no_text_is_left_whenever_and_wherever_it_is(seed, n, places, is_moving)
 
 
 def test_a_flat_box_from_another_contrast_is_the_same_region() -> None:
-    def find(picture):
+    def find(picture, _):
         return [(Box(10, 10, 30, 100), 0.5 + picture[0, 0] / 10)]
 
     pictures = [np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint8)]

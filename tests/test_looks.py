@@ -428,7 +428,7 @@ def test_a_fault_rejects_the_instance(tmp_path, monkeypatch, place, fault) -> No
 def test_a_look_that_takes_too_long_rejects_the_instance(monkeypatch) -> None:
     monkeypatch.setattr(sys.modules["dicomdask.burnedin.look"], "SECONDS", -1e9)
     with pytest.raises(InputError, match="took too long") as caught:
-        burnedin.look([0], lambda _: [drawn()], burnedin.Ground(), lambda _: [])
+        burnedin.look([0], lambda _: [drawn()], burnedin.Ground(), lambda *_: [])
     assert caught.value.code == "unclean-pixels"
 
 
@@ -437,7 +437,7 @@ def test_boxes_have_a_margin_within_the_frame() -> None:
         [4],
         lambda _: [np.zeros((50, 60), np.uint8)],
         burnedin.Ground(),
-        lambda _: [(Box(0, 10, 9, 60), 0.5)],
+        lambda *_: [(Box(0, 10, 9, 60), 0.5)],
     )
     assert [one.box for one in found] == [Box(0, 8, 11, 60)]
     assert found[0].frames == (4,)

@@ -70,7 +70,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Let a detector find what is bright at two places; return what it was shown."""
     seen: list[Any] = []
 
-    def find_text(image: Any) -> list[tuple[Box, float]]:
+    def find_text(image: Any, _: float) -> list[tuple[Box, float]]:
         seen.append(image)
         pairs = ((NAME, 0.9), (BONE, 0.4))
         return [(box, score) for box, score in pairs if image[within(box)].min() > 128]

@@ -22,7 +22,7 @@ from dicomdask.model import Box
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 
-PROCEDURE: Final = 3
+PROCEDURE: Final = 4
 """Counts up when the same model would give other boxes."""
 
 DEADLINE_S: Final = 120.0
@@ -63,9 +63,7 @@ def load() -> None:
         _network().load(_model_file())
 
 
-def find_text(
-    image: Image, *, deadline_s: float = DEADLINE_S
-) -> list[tuple[Box, float]]:
+def find_text(image: Image, deadline_s: float = DEADLINE_S) -> list[tuple[Box, float]]:
     """Return where text is in a frame, and how sure that is.
 
     Parameters

@@ -4,6 +4,8 @@ The first, the middle and the last frame are looked at as a whole, if they diffe
 all. What is found counts for all frames. Each other frame is compared with those that
 were looked at, and is looked at itself where it shows something else: so text that
 stands still costs a few looks, and text that moves or comes up later is found as well.
+An image that is one of many of a series is compared in the same way with others that
+were looked at: `look_beside`.
 """
 
 import time
@@ -14,11 +16,14 @@ from typing import Final
 
 import numpy as np
 
-from dicomdask.burnedin.changes import Picture, changed, is_alike, whole_of
+from dicomdask.burnedin.changes import Picture, changed, is_alike, is_plain, whole_of
 from dicomdask.errors import InputError
 from dicomdask.model import Box, Redaction, Way
 
-Find = Callable[[Picture], Sequence[tuple[Box, float]]]
+Find = Callable[[Picture, float], Sequence[tuple[Box, float]]]
+"""Returns where text is in a picture, and how sure that is, in so many seconds."""
+PicturesOf = Callable[[int], Sequence[Picture]]
+"""Returns a frame as it is displayed, in one or more contrasts of one size."""
 
 MARGIN: Final = 2
 """How far a box is grown beyond what was found, in pixels."""
@@ -27,11 +32,9 @@ COMPARED: Final = 8
 OVERLAP: Final = 0.6
 """Boxes that share more of what both take are one."""
 SECONDS, SECONDS_PER_FRAME = 120.0, 10.0
-"""How long a look at one instance may take: it is rejected then."""
+"""How long a look at one instance may take: it is rejected then. At one picture the
+detector may look for the first."""
 LATE: Final = "The look for text took too long; none of the pixels was kept."
-
-
-PicturesOf = Callable[[int], Sequence[Picture]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,19 @@ class Ground:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """An image that was looked at, and the text in it.
+
+    `pictures` are its contrasts, without what was known before; `keep` is that of its
+    ground.
+    """
+
+    pictures: tuple[Picture, ...]
+    found: tuple[tuple[Box, float], ...]
+    keep: tuple[Box, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Found:
     """A box that was found in a frame, and what is to be seen in it."""
 
@@ -53,6 +69,47 @@ class _Found:
     box: Box
     score: float
     patch: Picture
+
+
+@dataclass(frozen=True, slots=True)
+class _Eye:
+    """What looks at the frames of one instance, until a time."""
+
+    pictures_of: PicturesOf
+    ground: Ground
+    find: Find
+    ends: float
+
+    def left(self) -> float:
+        """Return how many seconds one picture may take; raise where all are over."""
+        seconds = self.ends - time.monotonic()
+        if seconds <= 0:
+            raise InputError("unclean-pixels", LATE)
+        return min(seconds, SECONDS)
+
+    def shown(self, number: int) -> list[Picture]:
+        """Return a frame without what is blanked in any case."""
+        self.left()
+        hidden = [box for box, _ in self.ground.fixed]
+        return [without(picture, hidden) for picture in self.pictures_of(number)]
+
+    def look(
+        self, number: int, pictures: Sequence[Picture], parts: Iterable[Box]
+    ) -> Iterator[_Found]:
+        """Yield what is found in parts of a frame, in any of its contrasts."""
+        for part in parts:
+            for picture in pictures:
+                for box, score in self.find(_cut(picture, part), self.left()):
+                    placed = _moved(box, part)
+                    if not any(contains(kept, placed) for kept in self.ground.keep):
+                        wide = grown(placed, picture.shape)
+                        patch = _cut(pictures[0], wide).copy()
+                        yield _Found(number, wide, score, patch)
+
+
+def _eye(n: int, pictures_of: PicturesOf, ground: Ground, find: Find) -> _Eye:
+    ends = time.monotonic() + SECONDS + SECONDS_PER_FRAME * n
+    return _Eye(pictures_of, ground, find, ends)
 
 
 def look(
@@ -65,7 +122,7 @@ def look(
     frames
         Their numbers.
     pictures_of
-        Returns a frame as it is displayed, in one or more contrasts of one size.
+        Returns a frame.
     ground
         What is known of the frames already.
     find
@@ -76,30 +133,101 @@ def look(
     InputError
         With the code ``unclean-pixels`` if it took too long, or what `find` raises.
     """
-    ends = time.monotonic() + SECONDS + SECONDS_PER_FRAME * len(frames)
-
-    def shown(number: int) -> list[Picture]:
-        if time.monotonic() > ends:
-            raise InputError("unclean-pixels", LATE)
-        hidden = [box for box, _ in ground.fixed]
-        return [without(picture, hidden) for picture in pictures_of(number)]
-
+    eye = _eye(len(frames), pictures_of, ground, find)
     found: list[_Found] = []
-    parts: dict[int, Box] = {}
+    parts: dict[int, tuple[Box, ...]] = {}
     looked: deque[list[Picture]] = deque(maxlen=COMPARED)
     sample, others = _sampled(frames)
     for number in (*sample, *others):
-        pictures = shown(number)
-        if number in sample:
-            part = None if _is_among(pictures, looked) else whole_of(pictures)
+        pictures = eye.shown(number)
+        if number not in sample:
+            new = changed(pictures, reversed(looked))
         else:
-            part = changed(pictures, reversed(looked))
-        if part is not None:
-            found += _look_at(number, pictures, part, ground, find)
-            parts[number] = part
+            new = () if _is_among(pictures, looked) else (whole_of(pictures),)
+        if new:
+            found += eye.look(number, pictures, new)
+            parts[number] = new
             looked.append(pictures)
-    every = _by_frame(frames, found, parts, shown)
+    every = _by_frame(frames, found, parts, eye.shown)
     return (*fixed(frames, ground.fixed), *_merged(found, every))
+
+
+def look_beside(
+    pictures_of: PicturesOf, ground: Ground, find: Find, seen: Sequence[Seen] = ()
+) -> tuple[tuple[Redaction, ...], Seen | None]:
+    """Return what has to be blanked in an image, and what was seen in it.
+
+    It is looked at where it differs from the others. What was found in one of those is
+    blanked in it as well, but where it was looked at itself and shows something else.
+    Nothing was seen in it where it needed no look.
+
+    Parameters
+    ----------
+    pictures_of, ground, find
+        As in `look`; the image has one frame, of number 0.
+    seen
+        Images that were looked at; without any it is looked at as a whole.
+
+    Raises
+    ------
+    InputError
+        As `look`.
+    """
+    eye = _eye(1, pictures_of, ground, find)
+    pictures = eye.shown(0)
+    shape, keep = pictures[0].shape, ground.keep
+    like = [one for one in seen if (one.pictures[0].shape, one.keep) == (shape, keep)]
+    new = changed(pictures, [one.pictures for one in like])
+    found = [*_held(pictures, new, like), *eye.look(0, pictures, new)]
+    regions = tuple(_merged(found, [(0,)] * len(found)))
+    told = tuple((one.box, one.score or 0.0) for one in regions)
+    mine = Seen(tuple(pictures), told, keep) if new else None
+    return (*fixed([0], ground.fixed), *regions), mine
+
+
+def _held(
+    pictures: Sequence[Picture], parts: Sequence[Box], seen: Sequence[Seen]
+) -> Iterator[_Found]:
+    """Yield what was found in other images and may be in this one as well."""
+    for one in seen:
+        for box, score in one.found:
+            patch = _cut(one.pictures[0], box)
+            is_seen = any(contains(part, box) for part in parts)
+            if is_seen and not is_alike(_cut(pictures[0], box), patch):
+                continue
+            if not _is_free(pictures, box, one, seen):
+                yield _Found(0, box, score, patch)
+
+
+def _is_free(
+    pictures: Sequence[Picture], box: Box, holder: Seen, seen: Sequence[Seen]
+) -> bool:
+    """Tell whether an image has nothing of what another has in a box.
+
+    It is plain there, or shows what a third does in which nothing was found there.
+    """
+    if is_plain(pictures, box):
+        return True
+    others = [
+        one.pictures for one in seen if not any(_meet(box, b) for b, _ in one.found)
+    ]
+    is_same = is_plain(pictures, box, [holder.pictures])
+    return not is_same and is_plain(pictures, box, others)
+
+
+def _meet(one: Box, other: Box) -> bool:
+    """Tell whether two boxes share a pixel."""
+    return max(one.top, other.top) < min(one.bottom, other.bottom) and max(
+        one.left, other.left
+    ) < min(one.right, other.right)
+
+
+def recall(
+    pictures_of: PicturesOf, ground: Ground, found: Iterable[tuple[Box, float]]
+) -> Seen:
+    """Return what was seen in an image before, by what was found in it."""
+    eye = _eye(1, pictures_of, ground, lambda *_: ())
+    return Seen(tuple(eye.shown(0)), tuple(found), ground.keep)
 
 
 def _sampled(frames: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -124,26 +252,10 @@ def fixed(
         yield Redaction(box, tuple(frames), way)
 
 
-def _look_at(
-    number: int,
-    pictures: Sequence[Picture],
-    part: Box,
-    ground: Ground,
-    find: Find,
-) -> Iterator[_Found]:
-    """Yield what is found in a part of a frame, in any of its contrasts."""
-    for picture in pictures:
-        for box, score in find(_cut(picture, part)):
-            placed = _moved(box, part)
-            if not any(contains(kept, placed) for kept in ground.keep):
-                wide = grown(placed, picture.shape)
-                yield _Found(number, wide, score, _cut(pictures[0], wide).copy())
-
-
 def _by_frame(
     frames: Sequence[int],
     found: Sequence[_Found],
-    parts: Mapping[int, Box],
+    parts: Mapping[int, Sequence[Box]],
     shown: PicturesOf,
 ) -> list[tuple[int, ...]]:
     """Return for each box that was found the frames in which it is blanked.
@@ -152,9 +264,10 @@ def _by_frame(
     """
     holders: list[list[int]] = [[] for _ in found]
     for number in frames:
-        part, picture = parts.get(number), None
+        mine, picture = parts.get(number, ()), None
         for one, holding in zip(found, holders, strict=True):
-            if part is not None and one.number != number and contains(part, one.box):
+            is_seen = any(contains(part, one.box) for part in mine)
+            if is_seen and one.number != number:
                 picture = shown(number)[0] if picture is None else picture
                 if not is_alike(_cut(picture, one.box), one.patch):
                     continue

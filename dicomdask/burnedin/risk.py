@@ -36,6 +36,37 @@ def look_of(instance: Instance, policy: Policy) -> Look | None:
     return "detector" if policy.cleans_pixels else None
 
 
+Kin = tuple[str, ...]
+
+
+def kin_of(instance: Instance, policy: Policy) -> Kin | None:
+    """Return what images have in common that may hold the same text.
+
+    They are of one device, and alike in size and colours: a detector looks at a few,
+    and compares the others with those.
+
+    Returns
+    -------
+    Kin or None
+        None where no detector looks, or the instance is a mosaic or has many frames.
+    """
+    if instance.number_of_frames != 1 or instance.is_mosaic:
+        return None
+    if look_of(instance, policy) != "detector":
+        return None
+    told = (
+        instance.series_instance_uid,
+        instance.modality,
+        instance.manufacturer,
+        instance.manufacturer_model_name,
+        instance.sop_class_uid,
+        instance.photometric_interpretation,
+        instance.bits_stored,
+        *instance.shape,
+    )
+    return tuple(map(str, told))
+
+
 def why_none(looks: Collection[Look | None]) -> Look | None:
     """Return why nobody has to look at any of some instances; None if somebody has."""
     only = next(iter(looks)) if len(set(looks)) == 1 else None

@@ -11,6 +11,7 @@ import pandas as pd
 from dicomdask import burnedin, pixels
 from dicomdask.errors import CODES, InputError, OptionError
 from dicomdask.model import Instance, Outcome, PlannedVolume, Settings, column_name
+from dicomdask.plan.references import with_references
 from dicomdask.plan.split import split_series
 from dicomdask.plan.stack import Refusal, Stack
 from dicomdask.plan.tasks import volume_tasks
@@ -103,7 +104,7 @@ def _plan_series(
         yield from (refuse(*told, rules.key) for told in refused.values())
         # An object is stored with all of its frames, or not at all.
         if not any(frame.url in refused for one in stored for frame in one.frames):
-            yield from stored
+            yield from with_references(stored, fit, rules.policy, rules.key)
             return
         fit = [instance for instance in fit if instance.url not in refused]
 

@@ -163,9 +163,10 @@ def held_bytes(part: Plan, *, cleans_faces: bool = False) -> int:
 
     What finding faces takes as well, where the policy cleans them.
     """
-    frames = sum(len(volume.frames) for volume in part.volumes) + len(part.outcomes)
+    frames = sum(len(one.frames) + len(one.references) for one in part.volumes)
     volumes = len(part.volumes)
     found = FACE_BYTES if cleans_faces else 0
+    frames += len(part.outcomes)
     return frames * PLANNED_FRAME_BYTES + volumes * PLANNED_VOLUME_BYTES + found
 
 
@@ -215,7 +216,7 @@ def _look_bytes(volume: PlannedVolume) -> tuple[int, int]:
     if volume.look is not None:
         return 0, 0
     n_pixels = prod(volume.shape[-2:])
-    n_looked = min(LOOKED_FRAMES, len(volume.frames))
+    n_looked = min(LOOKED_FRAMES, len(volume.frames) + len(volume.references))
     return LOOK_BYTES, n_pixels * (LOOK_PIXEL_BYTES + n_looked * LOOKED_PIXEL_BYTES)
 
 

@@ -166,9 +166,14 @@ def _revision(
     )
 
 
+def state_of(instance: Instance) -> str:
+    """Return what tells one state of an instance apart, wherever its file lies."""
+    one = instance
+    return f"{one.sop_instance_uid} {one.size} {one.header_digest} {one.token}"
+
+
 def _state(frame: Frame) -> str:
-    one = frame.instance
-    state = f"{one.sop_instance_uid} {one.size} {one.header_digest} {one.token}"
+    state = state_of(frame.instance)
     return state if frame.is_only else f"{state} {frame.facts.frame_number - 1}"
 
 

@@ -10,8 +10,8 @@ Each stage of a run, in its order:
 - *resolve*: `resolve` keeps one of several copies
 - *plan*: `planning` bucket by bucket; `planned` which buckets have to be planned again
 - *encode*: `encode` one shard; `sources` what it reads, `decode` as planes, `looks` for
-  text, `faces` out of the pixels; `said` what words say of site, device and body;
-  `fingerprint` what a commit tells of values
+  text, `references` what others of the series show, `faces` out of the pixels; `said`
+  what words say of site, device and body; `fingerprint` what a commit tells of values
 - *commit*: `commit` the next state; `changes` and `settle` what of it is new;
   `remembered` what was committed last
 

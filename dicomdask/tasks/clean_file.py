@@ -7,7 +7,8 @@ hangs or takes too much memory costs its file and nothing else.
 
 import io
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pydicom.dataset import FileDataset
@@ -22,6 +23,7 @@ from dicomdask.tasks.encode import Context, warm_context
 from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.looks import Looked, look_at_file, need
 from dicomdask.tasks.masks import read_masks, without_face
+from dicomdask.tasks.references import Neighbours
 from dicomdask.tasks.said import read_said
 from dicomdask.work import Job
 
@@ -53,7 +55,8 @@ class _Opened:
     """A parsed file: who has to look at its pixels, and what masks them.
 
     `decoded_bytes` and `frame_bytes` are what its pixels and one frame of them take,
-    0 where they stay as they are.
+    0 where they stay as they are. `kin` is what files have in common with it that may
+    hold the same text.
     """
 
     dataset: FileDataset
@@ -61,6 +64,7 @@ class _Opened:
     masks: bytes | None = None
     decoded_bytes: int = 0
     frame_bytes: int = 0
+    kin: burnedin.Kin | None = None
 
 
 def clean(
@@ -69,6 +73,7 @@ def clean(
     context: Context,
     job: Job,
     cell: Cell,
+    neighbours: Neighbours,
     *,
     crosswalk: bool,
     memory: int | None = None,
@@ -81,6 +86,8 @@ def clean(
         What `context` is of: the process apart makes its own of it.
     cell
         A cell that `warm_context` warms, of that job.
+    neighbours
+        Files that were looked at before, which it is compared with; it joins them.
     memory
         What bytes it may take, if anything limits them.
 
@@ -95,9 +102,13 @@ def clean(
         raise InputError("too-large")
     if not opened.decoded_bytes:
         return guard(_clean_header, opened.dataset, opened.by, context, crosswalk)
-    told = (opened.by, opened.masks, job, crosswalk)
+    seen = neighbours.of(opened.kin)
+    told = (opened.by, opened.masks, job, crosswalk, seen)
     nbytes = len(data) + opened.decoded_bytes
-    return cell.call(_clean_pixels, data, file, *told, nbytes=nbytes)
+    found: Cleaned = cell.call(_clean_pixels, data, file, *told, nbytes=nbytes)
+    cleaned, looked, device = found
+    neighbours.add(opened.kin, looked.seen)
+    return cleaned, replace(looked, seen=None), device
 
 
 def _open(data: bytes, file: SourceFile, context: Context) -> _Opened:
@@ -116,7 +127,8 @@ def _open(data: bytes, file: SourceFile, context: Context) -> _Opened:
         return _Opened(dataset, by)
     decoded_bytes = max(1, pixels.decoded_bytes(instance))
     frame_bytes = decoded_bytes // max(1, instance.number_of_frames)
-    return _Opened(dataset, by, masks, decoded_bytes, frame_bytes)
+    kin = burnedin.kin_of(instance, context.policy)
+    return _Opened(dataset, by, masks, decoded_bytes, frame_bytes, kin)
 
 
 def _clean_header(
@@ -133,12 +145,13 @@ def _clean_pixels(
     masks: bytes | None,
     job: Job,
     crosswalk: bool,
+    seen: Sequence[burnedin.Seen],
 ) -> Cleaned:
     """Return a cleaned file whose pixels are decoded: called in the process apart."""
     context = warm_context(job)
     instance = header.read_instance(io.BytesIO(data), file)
     dataset = header.read_dataset(data)
-    looked, dataset = look_at_file(dataset, instance, context.policy, by)
+    looked, dataset = look_at_file(dataset, instance, context.policy, by, seen)
     if masks is not None:
         dataset = without_face(dataset, masks)
     cleaned, _, device = _clean_header(dataset, by, context, crosswalk)

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Final
@@ -44,6 +45,7 @@ from dicomdask.tasks.isolate import Cell
 from dicomdask.tasks.looks import Looked, look_at
 from dicomdask.tasks.measure import Counts, measured
 from dicomdask.tasks.policies import job_policy
+from dicomdask.tasks.references import References
 from dicomdask.tasks.rehearse import rehearse
 from dicomdask.tasks.resolve import make_verdict
 from dicomdask.tasks.said import read_said
@@ -51,6 +53,8 @@ from dicomdask.tasks.sources import Portion, fetch, portions, take
 from dicomdask.tasks.watch import watched
 from dicomdask.values import Distribution, Statistics, Transform, pool, statistics
 from dicomdask.work import Job, Work
+
+Sights = Sequence[burnedin.Seen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Context:
     store: str
     policy: Policy
     key: Key
+    references: References
 
 
 @measured
@@ -89,7 +94,7 @@ def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> Counts:
             with attempts.mark(digest):
                 read = partial(read_here, context)
                 if attempts.is_careful:
-                    read = partial(read_apart, cell, job)
+                    read = partial(read_apart, cell, job, context)
                 _count(counts, encode_task(volume, task, context, read=read))
     counts["found"] = dict(counts["found"])
     return counts
@@ -97,7 +102,8 @@ def encode_batch(batch: tuple[str, int, int], *, work_url: str) -> Counts:
 
 def open_context(work: Work, job: Job) -> Context:
     """Return what the tasks of a work directory need besides their plan."""
-    return Context(work, str(job.store), job_policy(job), resolve_key(job.key))
+    policy, key = job_policy(job), resolve_key(job.key)
+    return Context(work, str(job.store), policy, key, References(work, policy, key))
 
 
 @cache
@@ -264,17 +270,24 @@ def read_here(
     context: Context, portion: Portion, data: bytes, volume: PlannedVolume
 ) -> Decoded:
     """Read frames in this process, which ends where they hang."""
+    seen = context.references.of(volume, portion.file)
     with watched(_taken(portion, data)):
-        return guard(_read_frames, portion, data, volume, context)
+        return guard(_read_frames, portion, data, volume, context, seen)
 
 
 def read_apart(
-    cell: Cell, job: Job, portion: Portion, data: bytes, volume: PlannedVolume
+    cell: Cell,
+    job: Job,
+    context: Context,
+    portion: Portion,
+    data: bytes,
+    volume: PlannedVolume,
 ) -> Decoded:
     """Read frames in a process apart, which resolves the key by itself."""
-    lone = replace(volume, frames=())
+    seen = context.references.of(volume, portion.file, cell.call)
+    lone = replace(volume, frames=(), references=())
     taken = _taken(portion, data)
-    return cell.call(_read_warm, portion, data, lone, job, nbytes=taken)
+    return cell.call(_read_warm, portion, data, lone, job, seen, nbytes=taken)
 
 
 def _taken(portion: Portion, data: bytes) -> int:
@@ -282,13 +295,17 @@ def _taken(portion: Portion, data: bytes) -> int:
 
 
 def _read_warm(
-    portion: Portion, data: bytes, volume: PlannedVolume, job: Job
+    portion: Portion, data: bytes, volume: PlannedVolume, job: Job, seen: Sights
 ) -> Decoded:
-    return _read_frames(portion, data, volume, warm_context(job))
+    return _read_frames(portion, data, volume, warm_context(job), seen)
 
 
 def _read_frames(
-    portion: Portion, data: bytes, volume: PlannedVolume, context: Context
+    portion: Portion,
+    data: bytes,
+    volume: PlannedVolume,
+    context: Context,
+    seen: Sights,
 ) -> Decoded:
     """Decode the frames of a portion, and tell what is known of them."""
     dataset = parse(portion, data, volume)
@@ -298,7 +315,8 @@ def _read_frames(
     if volume.look is None:
         described = read_header(portion, data)
         looked, numbered = look_at(
-            dataset, described, context.policy, decoder.form, dict(numbered)
+            *(dataset, described, context.policy, decoder.form, dict(numbered)),
+            seen,
         )
     if looked.by in burnedin.LOOKERS:
         dataset.BurnedInAnnotation = "NO"

@@ -22,6 +22,7 @@ from dicomdask.tasks.index import make_outcome
 from dicomdask.tasks.isolate import Cell, lent_cell
 from dicomdask.tasks.looks import to_texts
 from dicomdask.tasks.measure import Counts, measured
+from dicomdask.tasks.references import Neighbours
 from dicomdask.tasks.resolve import fetch_ahead, read_source
 from dicomdask.work import Job, Work
 
@@ -179,9 +180,11 @@ def deidentify_batch(
     rows = [row for row in kept.values() if row is not None]
     left: list[SourceFile] = []
     mapped = set(before.mapped)
+    neighbours = Neighbours()
     with quiet(), lent(target) as cell:
         for file, fetched in fetch_ahead([f for f in files if kept[f.url] is None]):
-            row, pairs = clean_one(file, fetched, target, cell, memory=memory)
+            told = (file, fetched, target, cell)
+            row, pairs = clean_one(*told, neighbours, memory=memory)
             if row.code == FORGOTTEN:
                 left.append(file)
                 continue
@@ -205,10 +208,14 @@ def clean_one(
     fetched: Any,
     target: Target,
     cell: Cell,
+    neighbours: Neighbours,
     *,
     memory: int | None = None,
 ) -> tuple[FileRow, set[Mapped]]:
-    """Write the de-identified file of one listed file; say what became of it."""
+    """Write the de-identified file of one listed file; say what became of it.
+
+    `neighbours` are files of the same batch that were looked at before.
+    """
     try:
         if memory is not None and file.size * FILE_FACTOR > memory:
             raise InputError("too-large")
@@ -217,7 +224,7 @@ def clean_one(
         if target.forgotten.has(_person(data) if target.forgotten else None):
             return replace(_row_of(file, "stored", "", target), code=FORGOTTEN), set()
         cleaned, looked, device = clean(
-            *(data, file, target.context, target.job, cell),
+            *(data, file, target.context, target.job, cell, neighbours),
             crosswalk=target.crosswalk,
             memory=memory,
         )

@@ -26,10 +26,14 @@ MISSED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """Who looked at the pixels of an instance, and what is to be blanked in them."""
+    """Who looked at the pixels of an instance, and what is to be blanked in them.
+
+    `seen` is what others of its series may be compared with.
+    """
 
     by: Look
     redactions: tuple[Redaction, ...] = ()
+    seen: burnedin.Seen | None = None
 
     def boxes(self, number: int) -> list[Box]:
         """Return what is to be blanked in a frame, from 0."""
@@ -59,6 +63,7 @@ def look(
     form: Any,
     frames: Sequence[int],
     plane_of: Callable[[int], Plane],
+    seen: Sequence[burnedin.Seen] = (),
 ) -> Looked:
     """Look at some frames of an instance for text.
 
@@ -74,6 +79,8 @@ def look(
         The numbers of the frames, from 0.
     plane_of
         Returns the decoded frame of a number.
+    seen
+        What was seen in others of the series: a single image is compared with them.
 
     Raises
     ------
@@ -89,10 +96,57 @@ def look(
     def pictures_of(number: int) -> Sequence[Any]:
         return pixels.pictures(dataset, form, plane_of(number), number)
 
-    found = blame(burnedin.look, frames, pictures_of, ground, detector.find_text)
+    eye = (pictures_of, ground, detector.find_text)
+    mine = None
+    if instance.number_of_frames == 1 and not instance.is_mosaic:
+        found, mine = blame(burnedin.look_beside, *eye, seen)
+    else:
+        found = blame(burnedin.look, frames, *eye)
     if not found and (instance.burned_in_annotation or "").strip().upper() == "YES":
         raise InputError("unclean-pixels", MISSED)
-    return Looked(by, found)
+    return Looked(by, found, mine)
+
+
+Found = Sequence[tuple[Box, float]]
+
+
+def see(
+    dataset: Dataset,
+    instance: Instance,
+    policy: Policy,
+    *,
+    form: Any,
+    plane: Plane,
+    told: Found | None = None,
+) -> burnedin.Seen:
+    """Return what is seen in an image that others of its series are compared with.
+
+    Parameters
+    ----------
+    dataset, instance
+        The instance, parsed.
+    form
+        How its pixels are written.
+    plane
+        Its decoded frame.
+    told
+        What was found in it before; None: a detector looks.
+
+    Raises
+    ------
+    InputError
+        As `look`.
+    """
+    ground = _ground(dataset, instance, burnedin.known_of(instance, policy))
+
+    def pictures_of(number: int) -> Sequence[Any]:
+        return pixels.pictures(dataset, form, plane, number)
+
+    if told is None:
+        eye = (pictures_of, ground, detector.find_text)
+        seen: burnedin.Seen = blame(burnedin.look_beside, *eye)[1]
+        return seen
+    return burnedin.recall(pictures_of, ground, told)
 
 
 def look_at(
@@ -101,6 +155,7 @@ def look_at(
     policy: Policy,
     form: Any,
     planes: Mapping[int, Plane],
+    seen: Sequence[burnedin.Seen] = (),
 ) -> tuple[Looked, Iterator[tuple[int, Plane]]]:
     """Return who looked at decoded frames, and the frames with what was found blank.
 
@@ -108,6 +163,8 @@ def look_at(
     ----------
     planes
         Decoded frames by their numbers, from 0.
+    seen
+        As in `look`.
 
     Raises
     ------
@@ -122,6 +179,7 @@ def look_at(
         form=form,
         frames=list(planes),
         plane_of=planes.__getitem__,
+        seen=seen,
     )
     return looked, (
         (n, blame(pixels.blank, plane, looked.boxes(n), form.photometric))
@@ -130,7 +188,11 @@ def look_at(
 
 
 def look_at_file(
-    dataset: FileDataset, instance: Instance, policy: Policy, by: Look
+    dataset: FileDataset,
+    instance: Instance,
+    policy: Policy,
+    by: Look,
+    seen: Sequence[burnedin.Seen] = (),
 ) -> tuple[Looked, FileDataset]:
     """Return who looked at all frames of a file, and it with what was found blank.
 
@@ -148,6 +210,7 @@ def look_at_file(
         form=decoder.form,
         frames=frames,
         plane_of=decoder.decode,
+        seen=seen,
     )
     boxes = [looked.boxes(number) for number in frames]
     if any(boxes):

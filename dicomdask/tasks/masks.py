@@ -57,7 +57,7 @@ def mask_part(name: str, *, work_url: str) -> Counts:
     for volume in work.read_plan(name).volumes:
         series.setdefault(volume.series_key, []).append(volume)
     with quiet(), lent_cell(warm_context, job) as cell:
-        read = partial(read_apart, cell, job)
+        read = partial(read_apart, cell, job, context)
         for volumes in series.values():
             notes = [("masks", f"{v.volume_id}-{v.revision}.json") for v in volumes]
             if any(work.read_note(*note) is None for note in notes):

@@ -32,6 +32,7 @@ from dicomdask.tasks.record import (
     uid_of,
     write_rows,
 )
+from dicomdask.tasks.references import Neighbours
 from dicomdask.tasks.resolve import read_apart, resolve_group
 from dicomdask.work import Work
 
@@ -126,7 +127,8 @@ def _instance(row: FileRow) -> Instance:
 
 def _written_again(target: Target, cell: Cell, row: FileRow) -> FileRow:
     """Return a row whose file is the one that lies there: copies overwrite another."""
-    found, _ = clean_one(source_of(row), lambda: storage.read(row.url), target, cell)
+    fetched = partial(storage.read, row.url)
+    found, _ = clean_one(source_of(row), fetched, target, cell, Neighbours())
     return found
 
 
