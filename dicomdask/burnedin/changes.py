@@ -139,7 +139,12 @@ def _least_edge(picture: Picture) -> Array:
 def _difference(one: Picture, other: Picture) -> Array:
     """Return by how much pixels differ; in colour where it is most."""
     found: Array = np.maximum(one, other) - np.minimum(one, other)
-    return found.max(axis=-1) if found.ndim == 3 else found
+    if found.ndim == 2:
+        return found
+    most = found[..., 0]
+    for channel in range(1, found.shape[-1]):  # a maximum over an axis is slower
+        most = np.maximum(most, found[..., channel])
+    return most
 
 
 def _counted(mask: Array) -> Array:
