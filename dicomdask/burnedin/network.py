@@ -53,6 +53,7 @@ _SETTINGS: Final = {
     "INFERENCE_NUM_THREADS": 1,
     "NUM_STREAMS": 0,
     "ENABLE_CPU_PINNING": False,
+    "CPU_RUNTIME_CACHE_CAPACITY": "0",  # it would keep 3 MB for each shape
     "INFERENCE_PRECISION_HINT": "f32",
 }
 """The same on all machines; no thread (a fork has it too), and no core of its own."""
@@ -118,6 +119,7 @@ class _Network:
             raise
         finally:
             timer.cancel()
+            timer.join()  # or the end of the process might find it within the runtime
         if self._is_late():
             raise TimeoutError
         return np.asarray(found)
