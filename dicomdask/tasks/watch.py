@@ -28,6 +28,9 @@ _ENDS: Final[dict[int, float]] = {}
 _LOCK: Final = threading.Lock()
 _WATCHERS: Final = set[int]()
 """The processes that have their watcher: a fork starts its own."""
+_WOUND: Final = set[int]()
+"""The process whose timer runs."""
+_NOWHERE: Final = os.open(os.devnull, os.O_WRONLY)
 
 
 @contextmanager
@@ -41,11 +44,20 @@ def watched(nbytes: int) -> Iterator[None]:
     """
     _start()
     thread = threading.get_ident()
-    _ENDS[thread] = time.monotonic() + SECONDS + nbytes // BYTES_PER_SECOND
+    with _LOCK:
+        _ENDS[thread] = time.monotonic() + SECONDS + nbytes // BYTES_PER_SECOND
+        if os.getpid() not in _WOUND:
+            _wind()
     try:
         yield
     finally:
         del _ENDS[thread]
+
+
+def _wind() -> None:
+    """Wind up the timer that ends this process if nothing winds it up again."""
+    faulthandler.dump_traceback_later(SECONDS, exit=True, file=_NOWHERE)
+    _WOUND.add(os.getpid())
 
 
 def _start() -> None:
@@ -62,16 +74,17 @@ def _watch() -> None:
     """Look at the calls of all threads, again and again.
 
     A call that keeps the interpreter's lock keeps this thread from running as well:
-    then a timer that it no longer winds up ends the process.
+    then the timer that it no longer winds up ends the process.
     """
-    with open(os.devnull, "w") as nowhere:
-        while True:
+    while True:
+        with _LOCK:
             ends = list(_ENDS.values())
             if ends:
-                faulthandler.dump_traceback_later(SECONDS, exit=True, file=nowhere)
+                _wind()
             else:
                 faulthandler.cancel_dump_traceback_later()
-            if any(end < time.monotonic() for end in ends):
-                os.write(2, TOLD)
-                os._exit(HUNG)
-            time.sleep(TICK_SECONDS)
+                _WOUND.clear()
+        if any(end < time.monotonic() for end in ends):
+            os.write(2, TOLD)
+            os._exit(HUNG)
+        time.sleep(TICK_SECONDS)
