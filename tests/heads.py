@@ -16,6 +16,8 @@ from tests.builders import make_instance, write_series
 STEP = 1.5
 LOW = np.array([-105.0, -135.0, -210.0])
 HIGH = np.array([105.0, 120.0, 105.0])
+SHADED = np.array([[76.0], [0.0]])
+"""Where a shade is deepest: at the tips of the frontal lobes (posterior, superior)."""
 
 AIR, SKIN, MUSCLE, BONE, FLUID, BRAIN, EYE, NOSE, EAR = range(9)
 PARTS = ("air", "skin", "muscle", "bone", "fluid", "brain", "eye", "nose", "ear")
@@ -108,12 +110,14 @@ def scan(
     high: tuple[float, float, float] = (105.0, 118.0, 100.0),
     reverse: bool = False,
     size: float = 1.0,
+    shade: float = 0.0,
     seed: int = 0,
 ) -> Scan:
     """Return the head as a scanner would.
 
     `turn` is how the head lies, `tilt` how the volume does, both in degrees; `low` and
-    `high` bound the volume in mm. `size` is 1 for an adult.
+    `high` bound the volume in mm. `size` is 1 for an adult. `shade` is
+    the share of its signal that MR loses at the front of the brain, as far from a coil.
     """
     axes = {"axial": (2, 1, 0), "coronal": (1, 2, 0), "sagittal": (0, 2, 1)}[plane]
     turned = rotation(*tilt)
@@ -134,7 +138,8 @@ def scan(
     places = (points - LOW[:, None]) / STEP
     labels = ndimage.map_coordinates(anatomy(), places, order=0, mode="nearest")
     labels = labels.reshape(shape)
-    return Scan(_seen(labels, contrast, seed), labels, affine)
+    gain = 1 - shade * np.exp(-((np.hypot(*(points[1:] + SHADED)) / 45) ** 2))
+    return Scan(_seen(labels, contrast, seed, gain.reshape(shape)), labels, affine)
 
 
 def slices(head: Scan, contrast: str, **elements: Any) -> Iterator[Dataset]:
@@ -162,7 +167,7 @@ def slices(head: Scan, contrast: str, **elements: Any) -> Iterator[Dataset]:
         )
 
 
-def _seen(labels: np.ndarray, contrast: str, seed: int) -> np.ndarray:
+def _seen(labels: np.ndarray, contrast: str, seed: int, gain: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(seed)
     values = np.array(CONTRASTS[contrast], float)[labels]
     noise = rng.standard_normal((2, *labels.shape))
@@ -171,7 +176,7 @@ def _seen(labels: np.ndarray, contrast: str, seed: int) -> np.ndarray:
     folds = ndimage.gaussian_filter(rng.standard_normal(labels.shape), 1.5)
     values += 15 * np.sign(folds) * (labels == BRAIN)
     ends = [np.linspace(0.85, 1.15, n) for n in labels.shape]
-    values *= ends[0][:, None, None] * ends[1][None, :, None] * ends[2]
+    values *= ends[0][:, None, None] * ends[1][None, :, None] * ends[2] * gain
     return np.rint(np.hypot(values + 4 * noise[0], 4 * noise[1])).astype(np.uint16)
 
 

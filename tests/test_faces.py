@@ -23,6 +23,14 @@ POSES = {
     "to the mouth only": {"low": (-105.0, -130.0, -75.0)},
     "with the neck": {"low": (-105.0, -130.0, -205.0)},
     "child": {"size": 0.75},
+    "dark in front": {"shade": 0.4},
+    "darker in front": {"shade": 0.6},
+    "dark in front and a child": {"shade": 0.5, "size": 0.75},
+    "dark in front and sagittal": {
+        "shade": 0.4,
+        "plane": "sagittal",
+        "spacing": (3.0, 2.0, 2.0),
+    },
 }
 
 
@@ -57,9 +65,11 @@ def in_front(scan, pose):
 
 
 CASES = [
-    *(("CT", pose) for pose in POSES),
+    *(("CT", pose) for pose in POSES if "dark" not in pose),
     *(("T1", pose) for pose in ("straight", "bent", "stretched", "oblique", "child")),
     *(("T2", pose) for pose in ("straight", "sagittal", "with the neck", "turned")),
+    *(("T2", pose) for pose in ("dark in front", "dark in front and sagittal")),
+    *(("T1", pose) for pose in ("darker in front", "dark in front and a child")),
 ]
 
 

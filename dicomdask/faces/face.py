@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dicomdask.faces.grid import STEP_MM, Field, Grid, Mask
-from dicomdask.faces.head import MARGIN_MM, Head, distance
+from dicomdask.faces.head import MARGIN_MM, Head, distance, floor_in_front
 from dicomdask.faces.needed import ndimage
 
 DEPTH_MM: Final = 44.0
@@ -32,8 +32,8 @@ SIDE_MM: Final = 100.0
 """From the middle to the sides, ears included."""
 ADULT_MM: Final = 135.0
 """The breadth of the inside of an adult's skull."""
-FRONT_MM: Final = 25.0
-"""How much of the front of the inside of a skull has its floor there."""
+ABOVE_MM: Final = 6.0
+"""Higher than this above that floor lies the brain behind the skin, and no face."""
 NEAR_MM: Final = 24.0
 """So far around a face is what a coarse look at a plane takes for it."""
 
@@ -60,7 +60,7 @@ def outline(grid: Grid, found: Head, seed: int) -> Face:
         Decides how uneven the bottom of what is removed is: nobody who does not know
         it can tell what depth was taken where.
     """
-    protected = distance(~found.cavity) <= MARGIN_MM
+    protected = distance(~found.brain) <= MARGIN_MM
     uneven = _uneven(found.head.shape, seed)
     removed = _removed(found, protected, uneven)
     halo = distance(~removed) <= HALO_MM
@@ -76,8 +76,10 @@ def _removed(found: Head, protected: Mask, uneven: Field) -> Mask:
     """Return what is near the skin, seen from the front, at the heights of a face.
 
     Where the brain lies close behind the skin, as it does behind a forehead, only the
-    skin goes. Elsewhere the bottom follows a skin that is smoothed so much that it does
-    not repeat the face: to move it to the front again shows nobody.
+    skin goes, and so it is everywhere above the floor of the skull in front: a brain
+    that is dark there seems to lie deep. Elsewhere the bottom follows a skin that is
+    smoothed so much that it does not repeat the face: to move it to the front again
+    shows nobody.
     """
     head, cavity = found.head, found.cavity
     frame = _frame(cavity)
@@ -90,10 +92,12 @@ def _removed(found: Head, protected: Mask, uneven: Field) -> Mask:
     until = np.where(is_before, behind, 0).max(axis=1, keepdims=True)
     is_close = until <= BRAIN_MM * frame.scale
     deep = np.maximum(_smoothed(skin, head) + DEPTH_MM * frame.scale, skin + SKIN_MM)
-    bottom = np.where(is_close, skin + FOREHEAD_MM, deep)
+    thick = FOREHEAD_MM * min(1.0, frame.scale)
+    bottom = np.where(is_close, skin + thick, deep)
+    is_thin = (heights < ABOVE_MM) | (distance(head) + uneven <= thick)
     near = (heights >= -FACE_MM) & (heights <= BROW_MM)
     near = near[None, None] & (sides <= SIDE_MM)[:, None, None]
-    removed: Mask = head & is_before & near & (places + uneven <= bottom)
+    removed: Mask = head & is_before & near & is_thin & (places + uneven <= bottom)
     return removed
 
 
@@ -117,13 +121,10 @@ class _Frame:
 
 
 def _frame(cavity: Mask) -> _Frame:
-    front = np.flatnonzero(cavity.any(axis=(0, 2)))[0]
-    part = cavity[:, front : front + int(FRONT_MM // STEP_MM)]
-    heights = np.flatnonzero(part.any(axis=(0, 1)))
     across = np.flatnonzero(cavity.any(axis=(1, 2)))
     breadth = (across[-1] - across[0] + 1) * STEP_MM
     scale = float(np.clip(breadth / ADULT_MM, 0.6, 1.15))
-    return _Frame(int(heights[0]), float(across[0] + across[-1]) / 2, scale)
+    return _Frame(floor_in_front(cavity), float(across[0] + across[-1]) / 2, scale)
 
 
 def _uneven(shape: tuple[int, ...], seed: int) -> Field:

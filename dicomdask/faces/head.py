@@ -38,14 +38,21 @@ FOREHEAD_MM: Final = 26.0
 """The most skin and bone, with a sinus between, that a forehead has."""
 MARGIN_MM: Final = 5.0
 """So far around the brain nothing is changed."""
+FRONT_MM: Final = 25.0
+"""How much of the front of the inside of a skull has its floor there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Masks on a grid: the head without its holes, and the inside of its skull."""
+    """Masks on a grid: the head without its holes, and the inside of its skull.
+
+    `brain` is what must not be touched: in MR also what of the edge of the brain is
+    darker than the rest, as it is far from a coil.
+    """
 
     head: Mask
     cavity: Mask
+    brain: Mask
 
 
 def find_head(grid: Grid, modality: str) -> Head | None:
@@ -82,7 +89,7 @@ def _find_in_ct(grid: Grid) -> Head | None:
             continue
         cavity = _grown(np.logical_or.reduce(cores), soft, radius)
         if _is_plausible(cavity) and _is_upright(head, cavity, grid.inside):
-            return Head(head, cavity)
+            return Head(head, cavity, cavity)
     return None
 
 
@@ -146,6 +153,16 @@ SKIN_MM: Final = 4.5
 """Brain lies deeper than this below the skin."""
 SOLID: Final = 0.8
 """The share of its convex hull that a brain fills."""
+GAP_MM: Final = 12.0
+"""Half of the widest gap in a brain that is closed, above the floor of its front."""
+SHADE_MM: Final = 15.0
+"""So wide may the edge of a brain be that is darker than the rest."""
+SHADED: Final = (0.65, 1.3)
+"""Between these shares of the brain near it is its edge; eyes and fat are brighter."""
+LOCAL_MM: Final = 9.0
+"""What is near is weighed by this."""
+SKULL_MM: Final = 10.5
+"""Edges are added deeper than this below the skin only."""
 
 
 def _find_in_mr(grid: Grid) -> Head | None:
@@ -174,9 +191,31 @@ def _find_in_mr(grid: Grid) -> Head | None:
                 cavity = _closed(cavity, 6.0)
                 if not _is_brain(cavity, depth):
                     continue
-                is_upright = _is_upright(head, cavity, grid.inside)
-                return Head(head, cavity) if is_upright else None
+                if not _is_upright(head, cavity, grid.inside):
+                    return None
+                return Head(head, cavity, _with_edge(cavity, values, depth))
     return None
+
+
+def _with_edge(cavity: Mask, values: Field, depth: Field) -> Mask:
+    """Return a brain with what of its edge is too dark for a level that suits the rest.
+
+    Far from a coil a brain is darker, and a skull that is thin hardly darker than it:
+    so the edge is what joins the brain, is nearly as bright as what of it is near, and
+    lies no less deep than a skull. Below the floor of the front lie the eyes: nothing
+    is added there.
+    """
+    above = np.arange(cavity.shape[2]) >= floor_in_front(cavity)
+    place = above & (depth > SKULL_MM)
+    brain = cavity | (_closed(cavity, GAP_MM) & place)
+    width = LOCAL_MM / STEP_MM
+    for _ in range(int(SHADE_MM // STEP_MM)):
+        total = ndimage().gaussian_filter(np.where(brain, values, 0), width)
+        weight = ndimage().gaussian_filter(brain.astype(np.float32), width)
+        here = values * weight
+        edge = place & (here > SHADED[0] * total) & (here < SHADED[1] * total)
+        brain = brain | (edge & ndimage().binary_dilation(brain))
+    return brain
 
 
 def _is_brain(cavity: Mask, depth: Field) -> bool:
@@ -226,6 +265,13 @@ def _forehead(head: Mask, cavity: Mask) -> NDArray[np.float64]:
     before = np.cumsum(cavity, axis=1) == 0
     thick: NDArray[np.float64] = (head & before).sum(axis=1)[part] * STEP_MM
     return thick
+
+
+def floor_in_front(cavity: Mask) -> int:
+    """Return the number of the lowest plane of the front of the inside of a skull."""
+    front = np.flatnonzero(cavity.any(axis=(0, 2)))[0]
+    part = cavity[:, front : front + int(FRONT_MM // STEP_MM)]
+    return int(np.flatnonzero(part.any(axis=(0, 1)))[0])
 
 
 def _extent(mask: Mask, axis: int) -> float:
