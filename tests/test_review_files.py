@@ -173,7 +173,7 @@ def test_colour_is_shown_as_it_is_written(
     (tmp_path / "images").mkdir()
     shutil.copy(folder / f"examples_{name}.dcm", tmp_path / "images")
     box = Box(20, 30, 60, 200)
-    monkeypatch.setattr(detector, "find_text", lambda image: [(box, 0.8)])
+    monkeypatch.setattr(detector, "find_text", lambda image, *_: [(box, 0.8)])
     dest = deidentify()
     made = report_redactions(str(dest), sources=sources_of(dest, key), before=True)
     before, after = pictures_on(Path(made.page))

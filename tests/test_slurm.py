@@ -221,7 +221,7 @@ def test_a_lost_job_is_submitted_anew(
         (["--queue", "nowhere", "src", "o.zarr"], "Slurm refuses such a job"),
         (["--scheduler", "threads", "src", "o.zarr"], "leave --scheduler out"),
         (["--polcy", "basic", "src", "o.zarr"], "No such option"),
-        (["o.zarr"], "Missing argument"),
+        (["o.zarr"], "name all of these: SRC... STORE"),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_job_is_submitted(
