@@ -44,6 +44,7 @@ STAGES = (
     ("de-identify", encode.deid, "clean_header"),
     ("header JSON", encode.deid, "header_json"),
     ("look", looks.burnedin, "look"),
+    ("look", looks.burnedin, "look_beside"),
     ("look: blank", looks.pixels, "blank"),
     ("encode", encode.shards, "encode_shard"),
     ("statistics", encode, "statistics"),
