@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 import dicomdask
@@ -27,6 +28,13 @@ SECRET = "6b65792d666f722d74657374732d6f6e"
 DATA_VARIABLE = "DICOMDASK_TEST_DATA"
 
 pytest_plugins = ["tests.servers.fixtures"]
+
+hypothesis.settings.register_profile(  # others may use the same cores
+    "shared",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("shared")
 
 Convert = Callable[..., Summary]
 
