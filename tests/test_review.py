@@ -40,6 +40,22 @@ def within(box: Box) -> tuple[slice, slice]:
     return slice(box.top, box.bottom), slice(box.left, box.right)
 
 
+def write_cine(folder: Path) -> None:
+    """Write an ultrasound cine of five frames, with a name in three of them."""
+    pixels = np.full((5, *SHAPE), 40, np.uint8)
+    pixels[:, 0, 0], pixels[:, 0, 1] = np.arange(5), 250  # all differ, none is bright
+    pixels[[0, 1, 4], NAME.top : NAME.bottom, NAME.left : NAME.right] = 210
+    ds = make_instance(
+        pixels=pixels,
+        SOPClassUID=US_CINE,
+        Modality="US",
+        ImagePositionPatient=None,
+        ImageOrientationPatient=None,
+    )
+    folder.mkdir()
+    (folder / "a.dcm").write_bytes(to_bytes(ds))
+
+
 def write_images(folder: Path, n: int, manufacturer: str = KNOWN) -> Path:
     """Write ultrasound images of `n` patients with what `NAME` and others stand for."""
     folder.mkdir()
@@ -300,18 +316,7 @@ def test_a_device_that_the_policy_does_not_name_has_its_rule_in_the_work_directo
 def test_a_frame_in_which_nothing_is_blanked_is_shown_beside_the_others(
     tmp_path: Path, convert: Convert, found: list[Any]
 ) -> None:
-    pixels = np.full((5, *SHAPE), 40, np.uint8)
-    pixels[:, 0, 0], pixels[:, 0, 1] = np.arange(5), 250  # all differ, none is bright
-    pixels[[0, 1, 4], NAME.top : NAME.bottom, NAME.left : NAME.right] = 210
-    ds = make_instance(
-        pixels=pixels,
-        SOPClassUID=US_CINE,
-        Modality="US",
-        ImagePositionPatient=None,
-        ImageOrientationPatient=None,
-    )
-    (tmp_path / "cine").mkdir()
-    (tmp_path / "cine" / "a.dcm").write_bytes(to_bytes(ds))
+    write_cine(tmp_path / "cine")
     store = tmp_path / "store.zarr"
     convert(tmp_path / "cine", store, options=("clean-pixels",))
     dataset = dicomdask.open_dataset(str(store))

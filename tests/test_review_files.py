@@ -23,21 +23,20 @@ from dicomdask.report import Sources, report_redactions
 from dicomdask.tasks.record import LOOKS, RECORD, FileLook, read_rows, write_rows
 from dicomdask.work import Work
 from tests.browser import browse
-from tests.builders import make_instance, to_bytes, write_series
+from tests.builders import make_instance, write_series
 from tests.test_review import (
     BONE,
     KNOWN,
     MISSED,
     NAME,
     PLANTED,
-    SHAPE,
     UNKNOWN,
-    US_CINE,
     browser,
     found,
     pictures_on,
     rule_of,
     within,
+    write_cine,
     write_images,
 )
 
@@ -227,18 +226,7 @@ def _names(path: Path) -> bool:
 def test_a_frame_in_which_nothing_is_blanked_is_shown_beside_the_others(
     tmp_path: Path, deidentify: Any, found: list[Any]
 ) -> None:
-    pixels = np.full((5, *SHAPE), 40, np.uint8)
-    pixels[:, 0, 0], pixels[:, 0, 1] = np.arange(5), 250
-    pixels[[0, 1, 4], NAME.top : NAME.bottom, NAME.left : NAME.right] = 210
-    ds = make_instance(
-        pixels=pixels,
-        SOPClassUID=US_CINE,
-        Modality="US",
-        ImagePositionPatient=None,
-        ImageOrientationPatient=None,
-    )
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.dcm").write_bytes(to_bytes(ds))
+    write_cine(tmp_path / "images")
     dest = deidentify()
     page = tmp_path / "page.html"
     [group] = report_redactions(str(dest), str(page)).review.groups

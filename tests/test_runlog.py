@@ -252,14 +252,14 @@ def test_a_log_stays_small_and_keeps_its_last_line(tmp_path, monkeypatch):
 
 
 def test_a_log_lies_on_an_object_store_too():
-    log = RunLog("memory://work/log", storage.Traffic())
+    log = RunLog("memory://run/log", storage.Traffic())
     with log.stage("list"):
         pass
-    [name] = storage.list_names("memory://work/log")
-    first = storage.read(f"memory://work/log/{name}")
+    [name] = storage.list_names("memory://run/log")
+    first = storage.read(f"memory://run/log/{name}")
     log.close()
-    assert storage.read(f"memory://work/log/{name}").startswith(first)
-    assert storage.list_names("memory://work/log") == [name]
+    assert storage.read(f"memory://run/log/{name}").startswith(first)
+    assert storage.list_names("memory://run/log") == [name]
 
 
 def test_json_is_all_that_goes_to_stdout(tmp_path):
